@@ -1,0 +1,52 @@
+"""A policy as the agent of an evaluation: one slot and one random generator per episode."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shortcut_policy.chunking import RecedingHorizon
+from shortcut_policy.policy import Policy
+
+
+class PolicyAgent:
+    """Acts in `slots` environments at once; what it does in one does not depend on the others.
+
+    The noise of an episode comes from a generator seeded with the episode's seed, so that policies and step counts
+    are compared on the same noise.
+
+    Args:
+        policy: on the device on which it shall run.
+        slots: rows of every batch that the policy sees, used or not.
+        num_steps: network evaluations per chunk.
+    """
+
+    def __init__(self, policy: Policy, slots: int, num_steps: int) -> None:
+        self._policy = policy
+        self._slots = slots
+        self._num_steps = num_steps
+        self._generators: list[torch.Generator | None] = [None] * slots
+        self._queue = RecedingHorizon(self._sample, policy.config.observation_steps, policy.config.action_steps)
+
+    def reset(self, seeds: Sequence[int | None]) -> None:
+        """Begin an episode in every slot with a seed; None marks an unused slot."""
+        if len(seeds) != self._slots:
+            raise ValueError(f"expected {self._slots} seeds, one per slot, got {len(seeds)}")
+        self._generators = [None if seed is None else torch.Generator().manual_seed(seed) for seed in seeds]
+        self._queue.reset()
+
+    def act(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Actions (slots, A) for the newest observations {key: (slots, D)}."""
+        keys = self._policy.config.observation_dims
+        missing = [key for key in keys if key not in observation]
+        if missing:
+            raise ValueError(f"the environment has no observation {missing[0]!r}: it has {', '.join(observation)}")
+        return self._queue.act({key: torch.as_tensor(observation[key]).float() for key in keys}).cpu().numpy()
+
+    def _sample(self, history: Mapping[str, Tensor], needed: Tensor) -> Tensor:
+        noise = torch.zeros(self._slots, *self._policy.chunk_shape)
+        for slot, generator in enumerate(self._generators):
+            if generator is not None and needed[slot]:
+                noise[slot] = torch.randn(self._policy.chunk_shape, generator=generator)
+        return self._policy.sample(history, self._num_steps, noise=noise)

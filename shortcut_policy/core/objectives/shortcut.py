@@ -1,0 +1,226 @@
+"""Shortcut models (Frans, Hafner, Levine & Abbeel, arXiv 2410.12557): flow matching plus self-consistency.
+
+    L = E || s(x_t, t, 0) - (x_1 - x_0) ||^2                                              flow rows
+      + E || s(x_t, t, 2d) - sg[ s-(x_t, t, d)/2 + s-(x_{t+d}, t + d, d)/2 ] ||^2           bootstrap rows
+    with x_{t+d} = x_t + d s-(x_t, t, d)
+
+(eq. 4, 5; s- is an EMA copy, sg stops the gradient.) One step of size 2d is trained to land where two steps of size d
+land, from the flow (d = 0) at the bottom to the whole path (2d = 1) at the top.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from shortcut_policy.core.interpolant import Interpolant, expand_rows
+from shortcut_policy.core.network import BoundNetwork, Predictor
+from shortcut_policy.core.objectives.base import (
+    Batch,
+    Draw,
+    Loss,
+    Mean,
+    Need,
+    Networks,
+    Phase,
+    draw_dropped_rows,
+    mean_square,
+)
+from shortcut_policy.core.sampler import EulerSampler, Step
+from shortcut_policy.core.steps import (
+    DyadicSteps,
+    FlowStep,
+    LevelDraw,
+    draw_grid_times,
+    draw_levels,
+    spread_rows,
+)
+
+
+@dataclass(frozen=True)
+class ShortcutDraw(Draw):
+    """A draw that also says which rows are bootstrap rows.
+
+    Attributes:
+        bootstrap: (B,) bool, always on the CPU: it is known without asking the device.
+    """
+
+    bootstrap: Tensor
+
+    def to(self, device: torch.device) -> "ShortcutDraw":
+        """The same choices on another device; `bootstrap` stays on the CPU."""
+        moved = super().to(device)
+        return ShortcutDraw(moved.noise, moved.t, moved.d, moved.drop, self.bootstrap)
+
+
+def bootstrap_target(
+    predict: Predictor, x_t: Tensor, t: Tensor, double: Tensor, steps: DyadicSteps, clip: float | None = None
+) -> Tensor:
+    """The velocity of one step of size 2d that lands where two steps of size d land (eq. 5), without gradient.
+
+    Args:
+        predict: s-, the network whose two half steps are followed.
+        x_t: points (B, *S).
+        t: times (B,), multiples of 2d.
+        double: 2d (B,), the size of the step that learns.
+        steps: says what the network is told of d.
+        clip: bound on |x_{t+d}| and on the target, as in the paper's code (4 on latents); None for no bound.
+    """
+    with torch.no_grad():
+        d = double / 2
+        first = predict(x_t, t, steps.told(d)).to(x_t.dtype)
+        x_mid = x_t + expand_rows(d, x_t) * first
+        x_mid = x_mid if clip is None else x_mid.clamp(-clip, clip)
+        second = predict(x_mid, t + d, steps.told(d)).to(x_t.dtype)
+        target = (first + second) / 2
+        return target if clip is None else target.clamp(-clip, clip)
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """The shortcut objective.
+
+    Args:
+        base_steps: number of smallest steps, a power of two; log2(base_steps) levels are bootstrapped.
+        bootstrap_fraction: share of the batch that is bootstrapped, in [0, 1] (1/4 in the paper, 1/8 in its code).
+        bootstrap_teacher: whose half steps are the target: "ema" (the paper's) or "online", the student itself.
+        flow_step: whether the flow is learned and queried at d = "zero" (paper) or at the "smallest" step (its code).
+        flow_times: times of the flow rows: "uniform" in [0, 1), or on the "grid" of the smallest step (the paper's).
+        levels: how the levels of the bootstrap rows are drawn: "balanced", "uniform" or "official" (`draw_levels`).
+        sigma_min: noise left at t = 1, in [0, 1).
+        clip: bound on bootstrap points and targets; None for no bound.
+        condition_dropout: share of the flow rows trained on the null condition, in [0, 1); bootstrap rows keep theirs.
+        bootstrap_guidance: scale of classifier-free guidance inside the bootstrap targets; 1 is none.
+        guided_levels: where that guidance acts: on the "finest" level only (the paper's code), from which the
+            coarser ones inherit it, or on "all".
+    """
+
+    base_steps: int = 128
+    bootstrap_fraction: float = 0.25
+    bootstrap_teacher: Literal["ema", "online"] = "ema"
+    flow_step: FlowStep = "zero"
+    flow_times: Literal["uniform", "grid"] = "uniform"
+    levels: LevelDraw = "balanced"
+    sigma_min: float = 0.0
+    clip: float | None = None
+    condition_dropout: float = 0.0
+    bootstrap_guidance: float = 1.0
+    guided_levels: Literal["finest", "all"] = "finest"
+
+    def __post_init__(self) -> None:
+        Interpolant(self.sigma_min)
+        if self.base_steps < 2:
+            raise ValueError(f"base_steps must be at least 2 for a step to be halved, got {self.base_steps}")
+        DyadicSteps(self.base_steps, self.flow_step)
+        if not 0.0 <= self.bootstrap_fraction <= 1.0:
+            raise ValueError(f"bootstrap_fraction must lie in [0, 1], got {self.bootstrap_fraction}")
+        if not 0.0 <= self.condition_dropout < 1.0:
+            raise ValueError(f"condition_dropout must lie in [0, 1), got {self.condition_dropout}")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"clip must be positive or null, got {self.clip}")
+        for name, value, known in (
+            ("bootstrap_teacher", self.bootstrap_teacher, ("ema", "online")),
+            ("flow_times", self.flow_times, ("uniform", "grid")),
+            ("levels", self.levels, ("balanced", "uniform", "official")),
+            ("guided_levels", self.guided_levels, ("finest", "all")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+    @property
+    def steps(self) -> DyadicSteps:
+        """The step sizes."""
+        return DyadicSteps(self.base_steps, self.flow_step)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The target EMA, unless the student is its own teacher."""
+        return frozenset({"target_ema"}) if self.bootstrap_teacher == "ema" else frozenset()
+
+    def phases(self, total_steps: int) -> tuple[Phase, ...]:
+        """One phase: the point of the method."""
+        return (Phase("shortcut", total_steps, self),)
+
+    def draw(self, shape: torch.Size, progress: float, generator: torch.Generator) -> ShortcutDraw:
+        """Noise, times, step sizes and kinds of the rows.
+
+        Raises:
+            ValueError: the batch is so small that no row, or no flow row, is left.
+        """
+        rows, device = shape[0], generator.device
+        bootstrap = spread_rows(rows, self.bootstrap_fraction)
+        count = int(bootstrap.sum())
+        if count == 0 < self.bootstrap_fraction:
+            raise ValueError(
+                f"a batch of {rows} rows with bootstrap_fraction {self.bootstrap_fraction} has no bootstrap row: "
+                "raise one of them"
+            )
+        if self.flow_times == "grid":
+            finest = torch.full((rows,), self.steps.finest_level, device=device)
+            t = draw_grid_times(finest, generator)
+        else:
+            t = torch.rand(rows, generator=generator, device=device)
+        d = torch.full((rows,), self.steps.flow_d, device=device)
+
+        levels = draw_levels(count, self.steps.finest_level, self.levels, generator)
+        index = bootstrap.nonzero().squeeze(1).to(device, non_blocking=True)
+        t[index] = draw_grid_times(levels, generator)
+        d[index] = torch.exp2(-levels.float())
+        drop = draw_dropped_rows(rows, self.condition_dropout, generator)
+        if drop is not None:
+            drop[index] = False
+        return ShortcutDraw(
+            noise=torch.randn(shape, generator=generator, device=device),
+            t=t,
+            d=d,
+            drop=drop,
+            bootstrap=bootstrap,
+        )
+
+    def loss(self, nets: Networks, batch: Batch, draw: Draw) -> Loss:
+        """Both parts of the objective, with one student forward for all rows."""
+        if not isinstance(draw, ShortcutDraw):
+            raise TypeError(f"the shortcut objective needs its own draw, got {type(draw).__name__}")
+        # 1. all rows: the point on the path and, to begin with, the flow's velocity as the target
+        path = Interpolant(self.sigma_min)
+        x_t = path.point(draw.noise, batch.data, draw.t)
+        target = path.velocity(draw.noise, batch.data)
+
+        # 2. bootstrap rows: the target becomes the mean velocity of two half steps
+        rows = draw.bootstrap.nonzero().squeeze(1).to(x_t.device, non_blocking=True)
+        if len(rows):
+            teacher = nets.target if self.bootstrap_teacher == "ema" else nets.student
+            if teacher is None:
+                raise ValueError("bootstrap_teacher is 'ema' but no target network was given")
+            double = draw.d[rows]
+            predict = self._guide(teacher.rows(rows), double)
+            mean_velocity = bootstrap_target(predict, x_t[rows], draw.t[rows], double, self.steps, self.clip)
+            target = target.index_copy(0, rows, mean_velocity)
+
+        # 3. one forward of the student
+        student = nets.student if draw.drop is None else nets.student.drop(draw.drop)
+        error = student(x_t, draw.t, draw.d).to(target.dtype) - target
+        per_row = mean_square(error, batch.loss_mask)
+        is_bootstrap = draw.bootstrap.to(per_row.device, non_blocking=True)
+        return Loss(
+            per_row,
+            {
+                "flow_loss": Mean.over(per_row, ~is_bootstrap),
+                "bootstrap_loss": Mean.over(per_row, is_bootstrap),
+            },
+        )
+
+    def sampler(self, num_steps: int) -> EulerSampler:
+        """Dyadic steps, each told its size; `DyadicSteps.schedule` says what other counts give."""
+        schedule = self.steps.schedule(num_steps)
+        told = self.steps.told(torch.tensor([size for _, size in schedule], dtype=torch.float64)).tolist()
+        return EulerSampler([Step(t, size, d) for (t, size), d in zip(schedule, told, strict=True)])
+
+    def _guide(self, teacher: BoundNetwork, double: Tensor) -> Predictor:
+        if self.bootstrap_guidance == 1.0:
+            return teacher
+        scale = torch.full_like(double, self.bootstrap_guidance)
+        if self.guided_levels == "finest":
+            scale = torch.where(double <= 2.0 / self.base_steps, scale, 1.0)
+        return teacher.guided(scale)

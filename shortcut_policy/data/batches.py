@@ -1,0 +1,95 @@
+"""Batches of windows from data that lies on the device as tensors: making one is a few index operations."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shortcut_policy.data.episodes import Episodes
+from shortcut_policy.data.windows import Windows
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Windows as they stand in the data, not normalised.
+
+    Attributes:
+        observation: key -> (B, To, *shape), oldest first.
+        action: (B, T, A).
+        action_is_pad: (B, T) bool, True where the action repeats one at the episode's edge.
+    """
+
+    observation: Mapping[str, Tensor]
+    action: Tensor
+    action_is_pad: Tensor
+
+
+class WindowBatches:
+    """All windows of some episodes, resident on a device.
+
+    The order is a pure function of (seed, epoch): batch k holds the positions k B ... (k + 1) B - 1 of the endless
+    sequence of shuffled epochs, so that a run can begin anywhere and no window is left out at the end of an epoch.
+
+    Args:
+        episodes: the data.
+        windows: which rows of the data form each window.
+        batch_size: B, rows of the global batch.
+        seed: of the order.
+        device: where the tensors live.
+    """
+
+    def __init__(
+        self,
+        episodes: Episodes,
+        windows: Windows,
+        batch_size: int,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be positive, got {batch_size}")
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_windows = len(windows.observation_index)
+        self._observations = {k: torch.from_numpy(v).to(device) for k, v in episodes.observations.items()}
+        self._actions = torch.from_numpy(episodes.actions).to(device)
+        self._observation_index = torch.from_numpy(windows.observation_index).to(device)
+        self._action_index = torch.from_numpy(windows.action_index).to(device)
+        self._action_is_pad = torch.from_numpy(windows.action_is_pad).to(device)
+        self._epoch = -1
+        self._order = np.empty(0, np.int64)
+
+    def batch(self, step: int, rows: slice = slice(None)) -> WindowBatch:
+        """The rows (a slice of 0 ... B - 1) of batch number `step`."""
+        start, stop, _ = rows.indices(self.batch_size)
+        positions = np.arange(step * self.batch_size + start, step * self.batch_size + stop)
+        index = np.empty(len(positions), np.int64)
+        for epoch in np.unique(positions // self.num_windows):
+            inside = positions // self.num_windows == epoch
+            index[inside] = self._epoch_order(int(epoch))[positions[inside] % self.num_windows]
+        return self.windows(torch.from_numpy(index))
+
+    def sequential(self, limit: int | None = None) -> Iterator[WindowBatch]:
+        """Some windows once, `limit` of them evenly spread over the data (default all), in batches of at most B."""
+        count = self.num_windows if limit is None else min(limit, self.num_windows)
+        chosen = torch.arange(count) * self.num_windows // count
+        for rows in chosen.split(self.batch_size):
+            yield self.windows(rows)
+
+    def windows(self, index: Tensor) -> WindowBatch:
+        """The windows of the given numbers (B,)."""
+        index = index.to(self._actions.device, non_blocking=True)
+        observed, acted = self._observation_index[index], self._action_index[index]
+        return WindowBatch(
+            {key: values[observed] for key, values in self._observations.items()},
+            self._actions[acted],
+            self._action_is_pad[index],
+        )
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.num_windows)
+            self._epoch = epoch
+        return self._order

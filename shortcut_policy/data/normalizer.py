@@ -1,0 +1,92 @@
+"""Linear maps of observations and actions to the range in which networks learn, with their inverse."""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shortcut_policy.data.episodes import Episodes
+
+Normalization = Literal["limits", "gaussian", "identity"]
+NORMALIZATIONS = ("limits", "gaussian", "identity")
+
+
+class LinearNormalizer(nn.Module):
+    """y = scale x + offset for each channel of the last axis, and back.
+
+    Args:
+        dim: channels D. A fresh normalizer is the identity; `fit` makes one from data.
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(dim))
+        self.register_buffer("offset", torch.zeros(dim))
+
+    @classmethod
+    def fit(cls, values: np.ndarray, mode: Normalization = "limits") -> Self:
+        """Fit on values (N, D).
+
+        Args:
+            mode: "limits" maps [min, max] to [-1, 1]; "gaussian" maps to mean 0 and deviation 1; "identity"
+                changes nothing. A channel that is constant (to float32 rounding) is only shifted to 0.
+
+        Raises:
+            ValueError: unknown mode.
+        """
+        if mode not in NORMALIZATIONS:
+            raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {mode!r}")
+        values = values.astype(np.float64)
+        normalizer = cls(values.shape[-1])
+        if mode == "identity":
+            return normalizer
+        low, high = values.min(axis=0), values.max(axis=0)
+        if mode == "limits":
+            centre, spread = (low + high) / 2, (high - low) / 2
+        else:
+            centre, spread = values.mean(axis=0), values.std(axis=0)
+        is_constant = high - low <= 1e-6 * np.maximum(1.0, np.abs(centre))
+        scale = np.where(is_constant, 1.0, 1.0 / np.where(is_constant, 1.0, spread))
+        normalizer.scale.copy_(torch.from_numpy(scale))
+        normalizer.offset.copy_(torch.from_numpy(-centre * scale))
+        return normalizer
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Normalise (..., D)."""
+        return values * self.scale + self.offset
+
+    def inverse(self, values: Tensor) -> Tensor:
+        """Undo `forward` on (..., D)."""
+        return (values - self.offset) / self.scale
+
+
+class Normalizer(nn.Module):
+    """The normalizers of all observations and of the actions; saved with the policy.
+
+    Args:
+        observation_dims: channels of every observation key.
+        action_dim: channels of the action.
+    """
+
+    def __init__(self, observation_dims: Mapping[str, int], action_dim: int) -> None:
+        super().__init__()
+        self.observation = nn.ModuleDict({key: LinearNormalizer(dim) for key, dim in observation_dims.items()})
+        self.action = LinearNormalizer(action_dim)
+
+    @classmethod
+    def fit(cls, episodes: Episodes, mode: Normalization = "limits") -> Self:
+        """Fit on the training split."""
+        normalizer = cls({}, 1)
+        for key, values in episodes.observations.items():
+            normalizer.observation[key] = LinearNormalizer.fit(values, mode)
+        normalizer.action = LinearNormalizer.fit(episodes.actions, mode)
+        return normalizer
+
+    def normalize_observation(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Normalise every key (..., D) that the normalizer knows; other keys are left out."""
+        return {key: normalizer(observation[key]) for key, normalizer in self.observation.items()}

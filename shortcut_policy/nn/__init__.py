@@ -1,0 +1,1 @@
+"""Networks: embeddings of time and step size, action heads, observation encoders."""

@@ -1,0 +1,179 @@
+"""The policy: observation encoder, action head, objective and normalizer in one module."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from shortcut_policy.chunking import RecedingHorizon
+from shortcut_policy.config import from_mapping, to_mapping
+from shortcut_policy.core.network import BoundNetwork
+from shortcut_policy.core.objectives import make_objective
+from shortcut_policy.core.objectives.base import Batch
+from shortcut_policy.data.batches import WindowBatch
+from shortcut_policy.data.episodes import Episodes
+from shortcut_policy.data.normalizer import Normalizer
+from shortcut_policy.nn.policy_network import PolicyNetwork
+from shortcut_policy.policy_config import PolicyConfig
+from shortcut_policy.pretrained import read_pretrained, write_pretrained
+
+
+class Policy(nn.Module):
+    """Maps observations to chunks of actions.
+
+    Shapes: B batch, To observation steps, T horizon, A action channels.
+
+    Args:
+        config: what it is made of.
+        normalizer: fitted on the training split; without one, the identity.
+    """
+
+    def __init__(self, config: PolicyConfig, normalizer: Normalizer | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.objective = make_objective(config.objective.name, config.objective.options)
+        self.network = PolicyNetwork(
+            config.observation_dims,
+            config.observation_steps,
+            config.action_dim,
+            config.horizon,
+            config.network.name,
+            config.network.options,
+        )
+        self.normalizer = normalizer or Normalizer(config.observation_dims, config.action_dim)
+        self._queue: RecedingHorizon | None = None
+        self._act_steps = 1
+
+    @classmethod
+    def for_episodes(cls, episodes: Episodes, *, seed: int = 0, **config: object) -> Self:
+        """A new policy for a data set: sizes and normalizer are taken from `episodes` (the training split).
+
+        Args:
+            seed: of the initial weights.
+            config: fields of `PolicyConfig`, as objects or plain mappings.
+        """
+        values = {
+            "observation_dims": {key: array.shape[-1] for key, array in episodes.observations.items()},
+            "action_dim": episodes.actions.shape[-1],
+            **config,
+        }
+        built = from_mapping(PolicyConfig, values)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(built, Normalizer.fit(episodes, built.normalization))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.network.parameters()).device
+
+    @property
+    def chunk_shape(self) -> tuple[int, int]:
+        """(T, A): the shape of one row of noise."""
+        return self.config.horizon, self.config.action_dim
+
+    def prepare(self, windows: WindowBatch) -> Batch:
+        """Normalise windows of the data set into a batch for the objective."""
+        return Batch(
+            data=self.normalizer.action(windows.action),
+            condition=self.normalizer.normalize_observation(windows.observation),
+            loss_mask=~windows.action_is_pad if self.config.mask_padding else None,
+        )
+
+    @torch.no_grad()
+    def sample(
+        self,
+        observation: Mapping[str, Tensor],
+        num_steps: int = 1,
+        *,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Sample chunks of actions in the data set's units.
+
+        Args:
+            observation: {key: (B, To, D)} in the data set's units, oldest first; anything `torch.as_tensor` takes.
+            num_steps: network evaluations.
+            noise: (B, T, A) standard normal; drawn from `generator` (default: torch's) where it is not given.
+            generator: on the policy's device.
+
+        Returns:
+            (B, T', A): the action for the newest observation first. T' = T + action_offset.
+
+        Raises:
+            ValueError: an observation is missing or has another shape than the policy's.
+        """
+        tensors = self._checked(observation)
+        rows = len(next(iter(tensors.values())))
+        if noise is None:
+            noise = torch.randn(rows, *self.chunk_shape, generator=generator, device=self.device)
+        predict = BoundNetwork(self.network, self.normalizer.normalize_observation(tensors))
+        chunk = self.objective.sampler(num_steps)(predict, noise.to(self.device))
+        return self.normalizer.action.inverse(chunk)[:, -self.config.action_offset :]
+
+    def act(self, observation: Mapping[str, Tensor], num_steps: int = 1) -> Tensor:
+        """The next action (B, A) for the newest observations {key: (B, D)}, in receding horizon.
+
+        A chunk is sampled when the previous one is used up (after `action_steps` actions) or after `reset`.
+        """
+        self._act_steps = num_steps
+        if self._queue is None:
+            self._queue = RecedingHorizon(
+                lambda history, _: self.sample(history, self._act_steps),
+                self.config.observation_steps,
+                self.config.action_steps,
+            )
+        newest = {
+            key: torch.as_tensor(observation[key], dtype=torch.float32, device=self.device)
+            for key in self.config.observation_dims
+        }
+        return self._queue.act(newest)
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """Begin new episodes in the slots where mask (B,) is true; in all of them without a mask."""
+        if mask is None:
+            self._queue = None
+        elif self._queue is not None:
+            self._queue.reset(mask)
+
+    def save_pretrained(self, folder: str | Path, network: nn.Module | None = None) -> None:
+        """Write the checkpoint folder; `network` (its evaluation EMA, say) stands in for the policy's own weights."""
+        tensors = {f"network.{name}": t for name, t in (network or self.network).state_dict().items()}
+        tensors |= {f"normalizer.{name}": t for name, t in self.normalizer.state_dict().items()}
+        write_pretrained(Path(folder), "policy", to_mapping(self.config), tensors)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device: torch.device | str = "cpu") -> Self:
+        """Load a checkpoint folder, for inference.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: another version, or a damaged file.
+        """
+        loaded = read_pretrained(folder, "policy")
+        policy = cls(from_mapping(PolicyConfig, loaded.config, "config."))
+        try:
+            policy.load_state_dict(dict(loaded.tensors))
+        except RuntimeError as error:
+            raise ValueError(f"the weights in {folder} do not fit its config.json: {error}") from error
+        return policy.to(device).eval().requires_grad_(False)
+
+    def _checked(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The policy's observations as float32 tensors on its device, every shape verified."""
+        tensors = {}
+        for key, dim in self.config.observation_dims.items():
+            if key not in observation:
+                raise ValueError(f"observation {key!r} is missing: the policy was trained on {self._keys()}")
+            value = torch.as_tensor(observation[key], dtype=torch.float32, device=self.device)
+            expected = (self.config.observation_steps, dim)
+            if value.ndim != 3 or value.shape[1:] != expected:
+                raise ValueError(
+                    f"observation {key!r} must have shape (B, {expected[0]}, {dim}), got {tuple(value.shape)}"
+                )
+            tensors[key] = value
+        return tensors
+
+    def _keys(self) -> str:
+        return ", ".join(self.config.observation_dims)

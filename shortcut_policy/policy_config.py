@@ -1,0 +1,70 @@
+"""What a policy is made of: the values that stand in a checkpoint's `config.json`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shortcut_policy.data.normalizer import Normalization
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part chosen by name, with its options."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """A policy's architecture, objective and window.
+
+        observations   o O                              observation_steps = 2, O: newest
+        chunk            A a a a a a a a a a a a ...    horizon = 16, A: the action for O
+        executed         A a a a a a a a                action_steps = 8
+
+    Args:
+        observation_dims: channels of every low-dimensional observation, in the order in which they are joined.
+        action_dim: channels of the action.
+        observation_steps: To, observations per decision.
+        horizon: T, actions in a chunk.
+        action_steps: Ta, actions executed before the next decision.
+        action_offset: time of the chunk's first action relative to the newest observation: 0, or -(To - 1) for
+            Diffusion Policy's alignment, whose first actions lie in the past.
+        network: the action head.
+        objective: the objective, which also samples.
+        normalization: of observations and actions.
+        mask_padding: whether actions that only repeat one at the episode's edge are left out of the loss.
+        metadata: JSON values that travel with the checkpoint, such as the task.
+
+    Raises:
+        ValueError: a number that does not fit the others; the message quotes them.
+    """
+
+    observation_dims: Mapping[str, int]
+    action_dim: int
+    observation_steps: int = 2
+    horizon: int = 16
+    action_steps: int = 8
+    action_offset: int = 0
+    network: Component = field(default_factory=lambda: Component("unet1d"))
+    objective: Component = field(default_factory=lambda: Component("shortcut"))
+    normalization: Normalization = "limits"
+    mask_padding: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.observation_dims or min(self.observation_dims.values()) < 1:
+            raise ValueError(f"a policy needs observations of at least one channel, got {dict(self.observation_dims)}")
+        for name in ("action_dim", "observation_steps", "horizon", "action_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not -self.horizon < self.action_offset <= 0:
+            raise ValueError(
+                f"action_offset must lie in (-horizon, 0] = (-{self.horizon}, 0], got {self.action_offset}"
+            )
+        if self.action_steps > self.horizon + self.action_offset:
+            raise ValueError(
+                f"action_steps={self.action_steps} cannot be executed: a chunk of horizon={self.horizon} with "
+                f"action_offset={self.action_offset} holds {self.horizon + self.action_offset} actions from now on"
+            )

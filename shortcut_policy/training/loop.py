@@ -1,0 +1,374 @@
+"""The training loop: one for robots and images.
+
+    batches(step, rows) -> objective.draw -> objective.loss -> AdamW -> EMAs -> hooks -> checkpoint
+
+Everything random is a pure function of (seed, step), so that a run that was killed and resumed ends with the weights
+of one that was not.
+"""
+
+import copy
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from shortcut_policy.config import to_mapping
+from shortcut_policy.core.network import BoundNetwork
+from shortcut_policy.core.objectives.base import Batch, Draw, Mean, Networks, Objective, Phase
+from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.training.distributed import Processes
+from shortcut_policy.training.ema import Ema
+from shortcut_policy.training.metrics import MetricLog, MetricWindow, open_logs
+from shortcut_policy.training.optimizer import learning_rate, make_optimizer
+from shortcut_policy.training.run_folder import RunFolder
+from shortcut_policy.training.seeding import derive_seed
+from shortcut_policy.training.state import Progress, load_state, save_state
+
+Batches = Callable[[int, slice], Batch]
+"""(step, rows of the global batch) -> those rows, on the device."""
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or its gradient is not finite."""
+
+
+class TrainingInterrupted(Exception):
+    """A signal ended the run; it was saved and can be resumed.
+
+    Attributes:
+        signal_number: of the signal.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Something measured now and then during the training, and at its end.
+
+    Attributes:
+        every: in steps.
+        measure: (step, evaluation EMA of the network) -> metrics by name.
+    """
+
+    every: int
+    measure: Callable[[int, nn.Module], Mapping[str, float]]
+
+
+class _LossModule(nn.Module):
+    """The objective's loss as one forward, so that DistributedDataParallel sees the student's every use."""
+
+    def __init__(self, network: nn.Module, target: nn.Module | None, teacher: nn.Module | None) -> None:
+        super().__init__()
+        self.network = network
+        self._frozen = (target, teacher)  # in a tuple: not submodules, so not synchronised
+
+    def forward(self, objective: Objective, batch: Batch, draw: Draw) -> tuple[Tensor, Mapping[str, Mean]]:
+        def bind(network: nn.Module | None) -> BoundNetwork | None:
+            return None if network is None else BoundNetwork(network, batch.condition, batch.null_condition)
+
+        target, teacher = self._frozen
+        loss = objective.loss(Networks(bind(self.network), bind(target), bind(teacher)), batch, draw)
+        return loss.per_row.mean(), loss.metrics
+
+
+class Trainer:
+    """Trains a network by an objective.
+
+    Args:
+        network: what learns, on its device; it is trained in place.
+        objective: what is minimised.
+        batches: where rows come from.
+        config: how to train.
+        output: folder of the run.
+        save_model: (folder, evaluation EMA) writes what inference needs.
+        hooks: what is measured on the way.
+        processes: those that train together; by default this one alone, on the network's device.
+        run_config: all that makes the run what it is, to be compared when it is resumed.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        batches: Batches,
+        config: TrainerConfig,
+        *,
+        output: str | Path,
+        save_model: Callable[[Path, nn.Module], None],
+        hooks: Sequence[Hook] = (),
+        processes: Processes | None = None,
+        run_config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.network = network
+        self.config = config
+        self.folder = RunFolder(output)
+        self.processes = processes or Processes(0, 1, next(network.parameters()).device)
+        self.progress = Progress()
+        self._batches = batches
+        self._save_model = save_model
+        self._hooks = hooks
+        self._run_config = run_config or {"trainer": to_mapping(config), "objective": repr(objective)}
+        self._phases = objective.phases(config.steps)
+        needs = frozenset().union(*(phase.objective.needs for phase in self._phases))
+        self._initial = copy.deepcopy(network) if any(phase.restart for phase in self._phases) else None
+        self._ema = Ema(network, config.ema)
+        self._target = Ema(network, config.target_ema) if "target_ema" in needs else None
+        self._teacher = copy.deepcopy(network).eval().requires_grad_(False) if "teacher" in needs else None
+        self._optimizer = make_optimizer(network, config)
+        self._generator = torch.Generator(self.processes.device)
+        self._loss_module = self._wrap()
+        self._bad_step = torch.full((), -1, device=self.processes.device)
+        self._stop_signal = 0
+        share = config.accumulation * self.processes.count
+        if config.batch_size % share:
+            raise ValueError(
+                f"trainer.batch_size={config.batch_size} cannot be cut into {config.accumulation} micro-batches on "
+                f"each of {self.processes.count} processes: make it a multiple of {share}"
+            )
+
+    @property
+    def ema_network(self) -> nn.Module:
+        """The evaluation EMA."""
+        return self._ema.module
+
+    def run(self) -> Progress:
+        """Train to the end, from the last checkpoint if there is one.
+
+        Raises:
+            FileExistsError: the output folder holds something else.
+            TrainingInterrupted: SIGTERM or SIGINT came; a checkpoint was written.
+            TrainingDiverged: a loss or gradient that is not finite; the last good checkpoint is kept.
+        """
+        self._resume()
+        logs: list[MetricLog] = []
+        if self.processes.is_main:
+            logs = open_logs(self.folder.path, self.config.logger, self.progress.step, self._run_config)
+        handlers = self._catch_signals()
+        try:
+            self._train(logs)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            for log in logs:
+                log.close()
+        if self.processes.is_main:
+            self.folder.finish({"steps": self.progress.step, "seconds": self.progress.seconds})
+        return self.progress
+
+    def update(self, phase: Phase, phase_step: int) -> tuple[dict[str, Mean], Tensor, float]:
+        """One update: draw, loss, gradient, clipping, AdamW, EMAs.
+
+        Returns:
+            Metrics of this process's rows, the gradient's norm, and the seconds spent waiting for the batch.
+        """
+        config, step, processes = self.config, self.progress.step, self.processes
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(phase_step, phase.steps, config)
+        torch.manual_seed(derive_seed(config.seed, "dropout", step, processes.rank))
+        self._generator.manual_seed(derive_seed(config.seed, "draw", step))
+
+        metrics: dict[str, Mean] = {}
+        draw, waited = None, 0.0
+        size = config.batch_size // (config.accumulation * processes.count)
+        for micro in range(config.accumulation):
+            first = (micro * processes.count + processes.rank) * size
+            rows = slice(first, first + size)
+            started = time.perf_counter()
+            batch = self._batches(0 if config.overfit_one_batch else step, rows)
+            waited += time.perf_counter() - started
+            if draw is None:
+                shape = torch.Size((config.batch_size, *batch.data.shape[1:]))
+                draw = phase.objective.draw(shape, phase_step / phase.steps, self._generator)
+            self._accumulate(phase, batch, draw.rows(rows), metrics, is_last=micro == config.accumulation - 1)
+
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        if config.gradient_clip is not None:
+            nn.utils.clip_grads_with_norm_(parameters, config.gradient_clip, norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._ema.update(self.network)
+        if self._target is not None:
+            self._target.update(self.network)
+        # remembered on the device: asking every step whether it was finite would make the device wait
+        self._bad_step = torch.where((self._bad_step < 0) & ~norm.isfinite(), step, self._bad_step)
+        return metrics, norm, waited
+
+    def _accumulate(self, phase: Phase, batch: Batch, draw: Draw, metrics: dict[str, Mean], *, is_last: bool) -> None:
+        """Add the gradient of one micro-batch, and its metrics."""
+        device = self.processes.device
+        if isinstance(self._loss_module, DistributedDataParallel):
+            self._loss_module.require_backward_grad_sync = is_last
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            loss, parts = self._loss_module(phase.objective, batch, draw)
+        (loss / self.config.accumulation).backward()
+        rows = torch.full_like(loss, len(batch.data)).detach()
+        for name, part in {**parts, "loss": Mean(loss.detach() * rows, rows)}.items():
+            metrics[name] = metrics[name] + part if name in metrics else part
+
+    def _train(self, logs: Sequence[MetricLog]) -> None:
+        config, progress = self.config, self.progress
+        bar = tqdm(
+            total=config.steps,
+            initial=progress.step,
+            unit="step",
+            disable=not (config.progress and self.processes.is_main),
+            mininterval=1.0,
+        )
+        window = MetricWindow(self.processes)
+        # the CPU computes as it is asked, so that looking at every step costs nothing there
+        look_every = 1 if self.processes.device.type == "cpu" and self.processes.count == 1 else config.log_every
+        with bar:
+            while progress.step < config.steps:
+                started = time.perf_counter()
+                phase, phase_step = self._phase_at(progress.step)
+                if phase_step == 0:
+                    self._begin(phase)
+                window.add(*self.update(phase, phase_step))
+                progress.step += 1
+                progress.seconds += time.perf_counter() - started
+                bar.update()
+
+                step, is_end = progress.step, progress.step == config.steps
+                if step % look_every == 0 or is_end:
+                    self._check_finite()
+                if step % config.log_every == 0 or is_end:
+                    values = window.means(config.batch_size) | {
+                        "train/learning_rate": self._optimizer.param_groups[0]["lr"]
+                    }
+                    bar.set_postfix_str(f"loss {values['train/loss']:.4f} {values['train/samples_per_second']:.0f}/s")
+                    for log in logs:
+                        log.write(step, values)
+                    window = MetricWindow(self.processes)
+                stop = self._agreed_stop() if step % look_every == 0 else 0
+                is_best = self._measure(step, is_end, logs)
+                if is_best or stop or is_end or step % config.checkpoint_every == 0:
+                    self._check_finite()
+                    self._checkpoint(is_best)
+                if stop and not is_end:
+                    raise TrainingInterrupted(
+                        f"{signal.Signals(stop).name} came; saved after step {step}: the same command resumes",
+                        stop,
+                    )
+
+    def _measure(self, step: int, is_end: bool, logs: Sequence[MetricLog]) -> bool:
+        """Run the hooks that are due; say whether the watched metric is the best so far."""
+        values: dict[str, float] = {}
+        if self.processes.is_main:
+            for hook in self._hooks:
+                if step % hook.every == 0 or is_end:
+                    values.update(hook.measure(step, self._ema.module))
+            if values:
+                for log in logs:
+                    log.write(step, values)
+        watched = values.get(self.config.best_metric) if self.config.best_metric else None
+        if watched is None:
+            return False
+        best, sign = self.progress.best, 1.0 if self.config.best_mode == "min" else -1.0
+        if best is not None and sign * watched >= sign * best:
+            return False
+        self.progress.best = watched
+        return True
+
+    def _phase_at(self, step: int) -> tuple[Phase, int]:
+        for phase in self._phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        raise AssertionError("the phases are shorter than the training")
+
+    def _begin(self, phase: Phase) -> None:
+        """Refresh the teacher and the student as the phase asks."""
+        if phase.teacher != "keep" and self._teacher is not None:
+            source = self._ema.module if phase.teacher == "ema" else self.network
+            self._teacher.load_state_dict(source.state_dict())
+        if phase.restart and self._initial is not None:
+            self.network.load_state_dict(self._initial.state_dict())
+            self._optimizer = make_optimizer(self.network, self.config)
+            for average in (self._ema, self._target):
+                if average is not None:
+                    average.module.load_state_dict(self._initial.state_dict())
+                    average.updates = 0
+
+    def _wrap(self) -> nn.Module:
+        target = None if self._target is None else self._target.module
+        if self.config.compile:
+            for module in (self.network, target, self._teacher):
+                if module is not None:
+                    module.compile()
+        if self.config.precision == "tf32":
+            torch.set_float32_matmul_precision("high")
+        loss_module = _LossModule(self.network, target, self._teacher)
+        if self.processes.count == 1:
+            return loss_module
+        return DistributedDataParallel(loss_module, broadcast_buffers=False)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        modules = {"network": self.network, "ema": self._ema.module}
+        if self._target is not None:
+            modules["target_ema"] = self._target.module
+        if self._teacher is not None:
+            modules["teacher"] = self._teacher
+        return modules
+
+    def _resume(self) -> None:
+        if self.processes.is_main:
+            self.folder.claim(self._run_config)
+        self.processes.barrier()
+        checkpoint = self.folder.claim(self._run_config)
+        if checkpoint is None:
+            return
+        self.progress = load_state(checkpoint / "training_state", self._modules(), self._optimizer)
+        self._ema.updates = self.progress.ema_updates
+        if self._target is not None:
+            self._target.updates = self.progress.target_ema_updates
+
+    def _checkpoint(self, is_best: bool) -> None:
+        self.progress.ema_updates = self._ema.updates
+        self.progress.target_ema_updates = self._target.updates if self._target is not None else 0
+        if not self.processes.is_main:
+            return
+
+        def write(folder: Path) -> None:
+            self._save_model(folder, self._ema.module)
+            save_state(folder / "training_state", replace(self.progress), self._modules(), self._optimizer)
+
+        self.folder.save(self.progress.step, write, is_best=is_best, keep=self.config.keep_checkpoints)
+
+    def _check_finite(self) -> None:
+        bad = int(self._bad_step)
+        if bad >= 0:
+            last = self.folder.checkpoints / "last"
+            kept = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint had been written yet"
+            raise TrainingDiverged(
+                f"the gradient of step {bad} is not finite (loss NaN or infinite); {kept}: "
+                "lower trainer.learning_rate or look at the data"
+            )
+
+    def _catch_signals(self) -> dict[int, Any]:
+        def remember(number: int, frame: FrameType | None) -> None:
+            self._stop_signal = number
+
+        try:
+            return {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not in the main thread: whoever runs the thread handles signals
+            return {}
+
+    def _agreed_stop(self) -> int:
+        """The signal that any process got, so that all of them stop after the same step."""
+        if self.processes.count == 1:
+            return self._stop_signal
+        return (
+            int(self.processes.sum(torch.tensor(self._stop_signal, device=self.processes.device)) > 0) * signal.SIGTERM
+        )
