@@ -1,5 +1,6 @@
 """The policy: observation encoder, action head, objective and normalizer in one module."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -74,6 +75,13 @@ class Policy(nn.Module):
         """(T, A): the shape of one row of noise."""
         return self.config.horizon, self.config.action_dim
 
+    def with_network(self, network: nn.Module) -> Self:
+        """The same policy with other weights, such as the network's EMA; everything else is shared."""
+        view = copy.copy(self)
+        view._modules = {**self._modules, "network": network}
+        view._queue = None
+        return view
+
     def prepare(self, windows: WindowBatch) -> Batch:
         """Normalise windows of the data set into a batch for the objective."""
         return Batch(
@@ -138,11 +146,9 @@ class Policy(nn.Module):
         elif self._queue is not None:
             self._queue.reset(mask)
 
-    def save_pretrained(self, folder: str | Path, network: nn.Module | None = None) -> None:
-        """Write the checkpoint folder; `network` (its evaluation EMA, say) stands in for the policy's own weights."""
-        tensors = {f"network.{name}": t for name, t in (network or self.network).state_dict().items()}
-        tensors |= {f"normalizer.{name}": t for name, t in self.normalizer.state_dict().items()}
-        write_pretrained(Path(folder), "policy", to_mapping(self.config), tensors)
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the checkpoint folder."""
+        write_pretrained(Path(folder), "policy", to_mapping(self.config), self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: torch.device | str = "cpu") -> Self:

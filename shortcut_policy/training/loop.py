@@ -123,7 +123,7 @@ class Trainer:
         needs = frozenset().union(*(phase.objective.needs for phase in self._phases))
         self._initial = copy.deepcopy(network) if any(phase.restart for phase in self._phases) else None
         self._ema = Ema(network, config.ema)
-        self._target = Ema(network, config.target_ema) if "target_ema" in needs else None
+        self._target = self._target_ema(network) if "target_ema" in needs else None
         self._teacher = copy.deepcopy(network).eval().requires_grad_(False) if "teacher" in needs else None
         self._optimizer = make_optimizer(network, config)
         self._generator = torch.Generator(self.processes.device)
@@ -198,9 +198,8 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(parameters, config.gradient_clip, norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._ema.update(self.network)
-        if self._target is not None:
-            self._target.update(self.network)
+        for average in self._averages():
+            average.update(self.network)
         # remembered on the device: asking every step whether it was finite would make the device wait
         self._bad_step = torch.where((self._bad_step < 0) & ~norm.isfinite(), step, self._bad_step)
         return metrics, norm, waited
@@ -296,10 +295,16 @@ class Trainer:
         if phase.restart and self._initial is not None:
             self.network.load_state_dict(self._initial.state_dict())
             self._optimizer = make_optimizer(self.network, self.config)
-            for average in (self._ema, self._target):
-                if average is not None:
-                    average.module.load_state_dict(self._initial.state_dict())
-                    average.updates = 0
+            for average in self._averages():
+                average.module.load_state_dict(self._initial.state_dict())
+                average.updates = 0
+
+    def _target_ema(self, network: nn.Module) -> Ema:
+        """The EMA for bootstrap targets: with equal settings both averages are the same, and one copy serves."""
+        return self._ema if self.config.target_ema == self.config.ema else Ema(network, self.config.target_ema)
+
+    def _averages(self) -> list[Ema]:
+        return [self._ema] if self._target in (None, self._ema) else [self._ema, self._target]
 
     def _wrap(self) -> nn.Module:
         target = None if self._target is None else self._target.module
@@ -316,7 +321,7 @@ class Trainer:
 
     def _modules(self) -> dict[str, nn.Module]:
         modules = {"network": self.network, "ema": self._ema.module}
-        if self._target is not None:
+        if len(self._averages()) == 2:
             modules["target_ema"] = self._target.module
         if self._teacher is not None:
             modules["teacher"] = self._teacher
@@ -330,13 +335,11 @@ class Trainer:
         if checkpoint is None:
             return
         self.progress = load_state(checkpoint / "training_state", self._modules(), self._optimizer)
-        self._ema.updates = self.progress.ema_updates
-        if self._target is not None:
-            self._target.updates = self.progress.target_ema_updates
+        for average, updates in zip(self._averages(), self.progress.ema_updates, strict=True):
+            average.updates = updates
 
     def _checkpoint(self, is_best: bool) -> None:
-        self.progress.ema_updates = self._ema.updates
-        self.progress.target_ema_updates = self._target.updates if self._target is not None else 0
+        self.progress.ema_updates = [average.updates for average in self._averages()]
         if not self.processes.is_main:
             return
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,14 +17,13 @@ class Progress:
 
     Attributes:
         step: updates done.
-        ema_updates, target_ema_updates: the counters of the averages.
+        ema_updates: the counters of the averages: for evaluation and, where it is another one, for targets.
         best: the best value of the metric that is watched, if any was measured.
         seconds: time spent training, over all resumptions.
     """
 
     step: int = 0
-    ema_updates: int = 0
-    target_ema_updates: int = 0
+    ema_updates: list[int] = field(default_factory=list)
     best: float | None = None
     seconds: float = 0.0
 

@@ -1,0 +1,122 @@
+"""All values of a robot-learning run, validated; `configs/` holds them as YAML."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from shortcut_policy.data.normalizer import Normalization
+from shortcut_policy.data.zarr_replay import ArraySource
+from shortcut_policy.policy_config import Component
+from shortcut_policy.training.config import TrainerConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the demonstrations lie and what is read of them.
+
+    Args:
+        path: of the data set.
+        observations: name -> array of the store, in the order in which they are joined.
+        action: array of the store.
+        format: on disk.
+        valid_fraction: share of the episodes held out, in [0, 1).
+        split_seed: of the choice of these episodes, the same for all training seeds.
+        pad_after: how many actions of a window may lie beyond the episode's end; null: all but one.
+    """
+
+    path: str
+    observations: Mapping[str, ArraySource]
+    action: ArraySource
+    format: Literal["zarr"] = "zarr"
+    valid_fraction: float = 0.02
+    split_seed: int = 0
+    pad_after: int | None = None
+
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    """The environment in which the policy is evaluated.
+
+    Args:
+        name: as `envs.make` knows it.
+        options: of the environment.
+        workers: whether environments run in processes of their own (for dear ones).
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    workers: bool = False
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """The policy's window and normalization; see `PolicyConfig`."""
+
+    observation_steps: int = 2
+    horizon: int = 16
+    action_steps: int = 8
+    action_offset: int = 0
+    normalization: Normalization = "limits"
+    mask_padding: bool = False
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """What is measured on held-out windows, and how often.
+
+    Args:
+        every: in steps.
+        windows: how many, evenly spread over the held-out episodes.
+        num_steps: step counts for which the action error is measured.
+    """
+
+    every: int = 1000
+    windows: int = 256
+    num_steps: tuple[int, ...] = (1, 16)
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Rollouts during the training.
+
+    Args:
+        every: in steps; 0 for never.
+        episodes: in each evaluation.
+        first_seed: of the episodes; not those of the final evaluation, so that nothing is chosen on them.
+        num_steps: step counts that are rolled out.
+    """
+
+    every: int = 0
+    episodes: int = 10
+    first_seed: int = 200_000
+    num_steps: tuple[int, ...] = (1,)
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """A whole run.
+
+    Args:
+        task: its name.
+        data, policy, network, objective, trainer: the parts.
+        environment: for rollouts; null for data without one.
+        output: folder of the run; null: outputs/{task}_{objective}_{seed}.
+        device: "auto", "cpu", "cuda", ...
+    """
+
+    task: str
+    data: DataConfig
+    network: Component
+    objective: Component
+    trainer: TrainerConfig
+    policy: WindowConfig = field(default_factory=WindowConfig)
+    environment: EnvironmentConfig | None = None
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    output: str | None = None
+    device: str = "auto"
+
+    @property
+    def folder(self) -> str:
+        """Where the run writes."""
+        return self.output or f"outputs/{self.task}_{self.objective.name}_{self.trainer.seed}"

@@ -1,0 +1,63 @@
+"""What is measured on held-out windows: the loss, and how far sampled chunks are from the demonstrated ones."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from shortcut_policy.core.network import BoundNetwork
+from shortcut_policy.core.objectives.base import Mean, Networks
+from shortcut_policy.data.batches import WindowBatches
+from shortcut_policy.policy import Policy
+
+
+@torch.no_grad()
+def held_out_loss(policy: Policy, batches: WindowBatches, windows: int, seed: int = 0) -> dict[str, float]:
+    """The objective's loss and metrics over `windows` windows, on draws that are the same at every call.
+
+    The policy's own network stands for student, target and teacher alike.
+    """
+    generator = torch.Generator(policy.device).manual_seed(seed)
+    sums: dict[str, Mean] = {}
+    for rows in batches.sequential(windows):
+        batch = policy.prepare(rows)
+        nets = Networks(*[BoundNetwork(policy.network, batch.condition, batch.null_condition)] * 3)
+        loss = policy.objective.loss(nets, batch, policy.objective.draw(batch.data.shape, 0.0, generator))
+        total = Mean(loss.per_row.sum(), torch.full_like(loss.per_row.sum(), len(batch.data)))
+        for name, part in {**loss.metrics, "loss": total}.items():
+            sums[name] = sums[name] + part if name in sums else part
+    return {name: float(mean.total / mean.count) for name, mean in sums.items() if mean.count > 0}
+
+
+@torch.no_grad()
+def action_error(
+    policy: Policy, batches: WindowBatches, windows: int, num_steps: Sequence[int], seed: int = 0
+) -> dict[int, float]:
+    """Root mean square difference of sampled and demonstrated actions, in the data's units, by number of steps.
+
+    Over the action steps that would be executed, padded ones left out; the noise is the same for every number.
+    """
+    config = policy.config
+    executed = slice(-config.action_offset, -config.action_offset + config.action_steps)
+    errors = {}
+    for steps in num_steps:
+        generator = torch.Generator(policy.device).manual_seed(seed)
+        square, count = 0.0, 0
+        for rows in batches.sequential(windows):
+            chunk = policy.sample(rows.observation, steps, generator=generator)[:, : config.action_steps]
+            real = ~rows.action_is_pad[:, executed]
+            difference = (chunk - rows.action[:, executed])[real]  # (real actions, A)
+            square += float(difference.square().sum())
+            count += difference.numel()
+        errors[steps] = (square / max(1, count)) ** 0.5
+    return errors
+
+
+def validate(
+    policy: Policy, network: nn.Module, batches: WindowBatches, windows: int, num_steps: Sequence[int]
+) -> Mapping[str, float]:
+    """Held-out loss and action errors of the policy with the given weights, named for the log."""
+    view = policy.with_network(network)
+    losses = {f"valid/{name}": value for name, value in held_out_loss(view, batches, windows).items()}
+    errors = action_error(view, batches, windows, num_steps)
+    return losses | {f"valid/action_error_{steps}_steps": value for steps, value in errors.items()}
