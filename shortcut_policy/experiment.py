@@ -46,9 +46,10 @@ def roll_out(
     record: tuple[int, ...] = (),
 ) -> Evaluation:
     """Evaluate a policy in its environment, with `num_steps` network evaluations per chunk."""
+    options = {**environment.options, **({"render_mode": "rgb_array"} if record else {})}
     return evaluate(
         PolicyAgent(policy, SLOTS, num_steps),
-        functools.partial(envs.make, environment.name, **environment.options),
+        functools.partial(envs.make, environment.name, **options),
         episodes=episodes,
         first_seed=first_seed,
         slots=SLOTS,

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +36,16 @@ def write_mp4(path: str | os.PathLike[str], frames: Sequence[np.ndarray], fps: f
         import imageio.v2 as imageio
         import imageio_ffmpeg  # noqa: F401 (imageio would name it only when it fails to find a writer)
     except ImportError as error:
-        raise ImportError(f"writing MP4 files needs {error.name}: install it with `pip install -e .[report]`") from error
+        raise ImportError(
+            f"writing MP4 files needs {error.name}: install it with `pip install -e .[report]`"
+        ) from error
 
     height, width, _ = frames[0].shape
     padding = ((0, height % 2), (0, width % 2), (0, 0))  # yuv420p halves the colour planes
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial.mp4")
     try:
-        with imageio.get_writer(
+        writer = imageio.get_writer(
             partial,
             format="FFMPEG",
             fps=fps,
@@ -50,7 +53,8 @@ def write_mp4(path: str | os.PathLike[str], frames: Sequence[np.ndarray], fps: f
             pixelformat="yuv420p",
             macro_block_size=2,
             output_params=["-movflags", "+faststart"],  # the index comes first: a browser starts before the end
-        ) as writer:
+        )
+        with closing(writer):  # as a context manager of its own it would leave ffmpeg running after an error
             for frame in frames:
                 writer.append_data(np.pad(frame, padding, mode="edge"))
         os.replace(partial, path)

@@ -1,0 +1,203 @@
+"""Evaluate checkpoints by rollouts: `python scripts/eval_policy.py checkpoint=DIR steps=[1,2,4,8] episodes=50`.
+
+Writes result.json, a plot and videos, and prints the table.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra_command import command
+from omegaconf import OmegaConf
+from tqdm import tqdm
+
+from shortcut_policy.config import from_mapping
+from shortcut_policy.evaluation import Evaluation
+from shortcut_policy.experiment import roll_out
+from shortcut_policy.experiment_config import EnvironmentConfig
+from shortcut_policy.plots import score_and_latency
+from shortcut_policy.policy import Policy
+from shortcut_policy.policy_config import Component
+from shortcut_policy.realtime.latency import sampling_latency_ms
+from shortcut_policy.results import (
+    EvaluationSettings,
+    Result,
+    Row,
+    Training,
+    current_commit,
+    describe_hardware,
+    installed_versions,
+    markdown_table,
+    write_result,
+)
+from shortcut_policy.statistics import bootstrap_mean_interval, wilson_interval
+from shortcut_policy.training.distributed import join_processes
+from shortcut_policy.video import write_mp4
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The values of `configs/eval_policy.yaml`."""
+
+    checkpoint: tuple[str, ...]
+    steps: tuple[int, ...]
+    episodes: int
+    first_seed: int
+    num_envs: int
+    videos: int
+    latency_calls: int
+    output: str | None
+    result: str | None
+    overwrite: bool
+    device: str
+
+    def __post_init__(self) -> None:
+        if not self.steps or min(self.steps) < 1:
+            raise ValueError(f"steps must be positive, got {list(self.steps)}")
+        for name in ("episodes", "num_envs", "latency_calls"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+
+def find_checkpoint(path: str) -> Path:
+    """The checkpoint that a path means: itself, or the last one of a run."""
+    last = Path(path) / "checkpoints" / "last"
+    return (last if last.exists() else Path(path)).resolve()
+
+
+def preset_name(group: str, component: Component) -> str:
+    """The name of the YAML file in `configs/{group}` that describes the component, or its values in words."""
+    for path in sorted((CONFIGS / group).glob("*.yaml")):
+        if OmegaConf.to_container(OmegaConf.load(path)) == {"name": component.name, **component.options}:
+            return path.stem
+    return " ".join([component.name, *(f"{k}={v}" for k, v in component.options.items())])
+
+
+def describe_training(checkpoints: list[Path], policy: Policy) -> Training:
+    """What the runs say of themselves; all seeds must have been trained alike."""
+    runs, progress = [], []
+    for checkpoint in checkpoints:
+        record = checkpoint.parents[1] / "run.json"
+        if not record.exists():
+            raise FileNotFoundError(f"{record} is missing: evaluate a checkpoint inside its run's folder")
+        runs.append(json.loads(record.read_text()))
+        progress.append(json.loads((checkpoint / "training_state" / "progress.json").read_text()))
+    seeds = tuple(run["trainer"].pop("seed") for run in runs)
+    for run in runs:
+        run.pop("output")
+        if run != runs[0]:
+            raise ValueError(f"the checkpoints {', '.join(map(str, checkpoints))} were not trained alike")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"every checkpoint must have a training seed of its own, got {list(seeds)}")
+    return Training(
+        steps=progress[0]["step"],
+        seconds=round(sum(p["seconds"] for p in progress) / len(progress), 1),
+        seeds=seeds,
+        parameters=sum(p.numel() for p in policy.network.parameters()),
+        command=f"python scripts/train_policy.py task={runs[0]['task']} objective={runs[0]['objective']['name']}",
+        options={key: runs[0][key] for key in ("objective", "network", "policy", "trainer")},
+    )
+
+
+def save_videos(folder: Path, evaluation: Evaluation, steps: int) -> None:
+    """One MP4 for every episode that was recorded."""
+    for episode in evaluation.episodes:
+        if episode.frames is not None:
+            write_mp4(folder / f"seed{episode.seed}_{steps}steps_score{episode.max_reward:.2f}.mp4", episode.frames, 10)
+
+
+@command("eval_policy")
+def main(values: dict[str, Any]) -> None:
+    """Roll out every checkpoint with every number of steps."""
+    if isinstance(values["checkpoint"], str):
+        values["checkpoint"] = [values["checkpoint"]]
+    config = from_mapping(EvalConfig, values)
+    checkpoints = [find_checkpoint(path) for path in config.checkpoint]
+    with join_processes(config.device) as processes:
+        policies = [Policy.from_pretrained(path, processes.device) for path in checkpoints]
+    output = Path(config.output) if config.output else checkpoints[0].parents[1] / "evaluation"
+    targets = [output / "result.json", *([Path(config.result)] if config.result else [])]
+    for target in targets:
+        if target.exists() and not config.overwrite:
+            raise FileExistsError(f"{target} exists: choose another output= or result=, or say overwrite=true")
+    metadata = policies[0].config.metadata
+    training = describe_training(checkpoints, policies[0])
+    environment = from_mapping(EnvironmentConfig, metadata["environment"], "environment.")
+
+    rows = []
+    for steps in tqdm(config.steps, desc="step counts", unit="count"):
+        record = tuple(range(config.first_seed, config.first_seed + min(config.videos, config.episodes)))
+        evaluations = [
+            roll_out(
+                policy,
+                environment,
+                num_steps=steps,
+                episodes=config.episodes,
+                first_seed=config.first_seed,
+                num_envs=config.num_envs,
+                record=record if policy is policies[0] else (),
+            )
+            for policy in policies
+        ]
+        save_videos(output / "videos", evaluations[0], steps)
+        rows.append(make_row(steps, evaluations, sampling_latency_ms(policies[0], steps, config.latency_calls)))
+
+    hashes = [json.loads((path / "config.json").read_text())["sha256"][:16] for path in checkpoints]
+    objective = policies[0].config.objective.name
+    result = Result(
+        name=f"{metadata['task']}_{objective}",
+        task=metadata["task"],
+        objective=objective,
+        network=preset_name("network", policies[0].config.network),
+        command=f"python {shlex.join(sys.argv)}",
+        commit=current_commit(),
+        hardware=describe_hardware(torch.device(processes.device)),
+        versions=installed_versions(),
+        training=training,
+        evaluation=EvaluationSettings(
+            config.episodes, config.first_seed, "max reward", f"last, sha256 {', '.join(hashes)}"
+        ),
+        rows=tuple(rows),
+    )
+    for target in targets:
+        write_result(target, result)
+    score_and_latency(result, output / "score_and_latency.png", targets[0])
+    print(markdown_table(result))
+    print(f"\n{output}: result.json, score_and_latency.png, videos/")
+
+
+def make_row(steps: int, evaluations: list[Evaluation], latency_ms: np.ndarray) -> Row:
+    """The figures of one number of steps over all training seeds."""
+    scores = [evaluation.scores for evaluation in evaluations]
+    score = bootstrap_mean_interval(scores)
+    successes = [episode.success for evaluation in evaluations for episode in evaluation.episodes]
+    success = wilson_interval(sum(successes), len(successes))
+    p50, p99 = np.percentile(latency_ms, [50, 99])
+    figures: Mapping[str, float] = {
+        "mean": np.mean(scores),
+        "low": score.low,
+        "high": score.high,
+        "success": np.mean(successes),
+        "success_low": success.low,
+        "success_high": success.high,
+        "latency_ms_p50": p50,
+        "latency_ms_p99": p99,
+    }
+    return Row(
+        steps=steps,
+        nfe=steps,
+        per_seed=tuple(round(float(np.mean(s)), 4) for s in scores),
+        **{name: round(float(value), 4) for name, value in figures.items()},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Demonstrations: on-disk formats, episodes in RAM, windows over them, reports and downloads."""

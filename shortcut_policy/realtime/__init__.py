@@ -1,0 +1,1 @@
+"""Policies in real time: how long an answer takes, and what runs inside a control loop."""

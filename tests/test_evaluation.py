@@ -1,0 +1,284 @@
+import gc
+import inspect
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import cloudpickle
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict
+
+import envs
+from shortcut_policy.evaluation import EpisodeResult, Evaluation, evaluate
+from shortcut_policy.statistics import Interval
+
+# Workers cannot import this module, which imports the library that they must not load.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class CountingEnv(gymnasium.Env):
+    """Counts its steps; the episode of seed s ends after `length(s)` steps, with success where s is even.
+
+    The reward of a step is the action's first entry. Stepping an ended episode is an error. The observation "modules"
+    tells whether this process has loaded torch and shortcut_policy.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, render_mode=None, step_seconds=0.0, fails_in_worker=False):
+        if fails_in_worker and multiprocessing.parent_process() is not None:
+            raise RuntimeError("this environment cannot be built in a worker")
+        self.render_mode = render_mode
+        self.step_seconds = step_seconds
+        self.observation_space = Dict(
+            count=Box(0, np.inf, (2,), np.float32), noise=Box(0, 1, (), np.float64), modules=Box(0, 1, (2,), np.int64)
+        )
+        self.action_space = Box(-np.inf, np.inf, (2,), np.float32)
+
+    @staticmethod
+    def length(seed):
+        return 2 + seed % 4
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed, self.count = seed, 0
+        return self.observe(), {}
+
+    def step(self, action):
+        assert self.count < self.length(self.seed), "an ended episode was stepped"
+        time.sleep(self.step_seconds)
+        self.count += 1
+        ended = self.count == self.length(self.seed)
+        success = ended and self.seed % 2 == 0
+        return self.observe(), float(action[0]), success, ended and not success, {"is_success": success}
+
+    def render(self):
+        return np.full((4, 6, 3), 10 * self.count, np.uint8)
+
+    def observe(self):
+        return {
+            "count": np.array((1 + self.count, self.seed % 100), np.float32),
+            "noise": np.array(self.np_random.uniform()),
+            "modules": np.array([name in sys.modules for name in ("torch", "shortcut_policy")], np.int64),
+        }
+
+
+class SlotAgent:
+    """Acts upon the observation, the slot, the seed and its own memory of the episode; keeps what it was given."""
+
+    def __init__(self, key="count", scale=1.0):
+        self.key, self.scale = key, scale
+        self.waves, self.batches = [], []
+
+    def reset(self, seeds):
+        self.waves.append(list(seeds))
+        self.generators = [np.random.default_rng(seed) for seed in seeds]
+
+    def act(self, observation):
+        self.batches.append(observation)
+        noise = np.array([generator.uniform(size=2) for generator in self.generators])
+        slot = np.arange(len(self.generators))[:, None]
+        return self.scale * (np.sin(observation[self.key][:, :2]) + noise + 0.1 * slot)
+
+
+def run(agent=None, env=CountingEnv, **options):
+    return evaluate(agent or SlotAgent(), env, **{"episodes": 7, "slots": 5, "num_envs": 5, **options})
+
+
+@pytest.mark.parametrize("max_steps", [None, 3])
+@pytest.mark.parametrize(("num_envs", "workers"), [(1, False), (2, False), (3, False), (2, True)])
+def test_results_do_not_depend_on_how_many_run_at_once_or_where(num_envs, workers, max_steps):
+    reference = run(max_steps=max_steps)
+    assert run(num_envs=num_envs, workers=workers, max_steps=max_steps) == reference
+    scores = reference.scores
+    assert len(set(scores)) == len(scores)  # else equality would show little
+
+
+def test_every_episode_has_its_seed_slot_length_and_outcome():
+    episodes = run().episodes
+    assert [episode.seed for episode in episodes] == list(range(100_000, 100_007))
+    assert [episode.slot for episode in episodes] == [0, 1, 2, 3, 4, 0, 1]
+    assert [episode.steps for episode in episodes] == [2, 3, 4, 5, 2, 3, 4]
+    assert [episode.success for episode in episodes] == [True, False] * 3 + [True]
+    assert all(episode.frames is None for episode in episodes)
+
+
+def test_score_is_the_maximal_reward():
+    class Script:
+        def reset(self, seeds):
+            self.rewards = iter((-3.0, 2.0, 1.0, -1.0, 0.0))
+
+        def act(self, observation):
+            return np.full((5, 2), next(self.rewards))
+
+    assert run(Script()).scores.tolist() == [2, 2, 2, 2, 2, 2, 2]
+    assert run(Script(), max_steps=1).scores.tolist() == [-3] * 7
+
+
+def test_success_counts_only_before_the_cap():
+    evaluation = run(max_steps=2)
+    assert [episode.steps for episode in evaluation.episodes] == [2] * 7
+    assert [episode.success for episode in evaluation.episodes] == [True, False, False, False, True, False, False]
+
+
+def test_the_agent_sees_full_batches_with_zeros_where_nothing_runs():
+    agent = SlotAgent()
+    run(agent, num_envs=3)
+    seeds = range(100_000, 100_007)
+    assert agent.waves == [
+        [seeds[0], seeds[1], seeds[2], None, None],
+        [seeds[5], None, None, seeds[3], seeds[4]],
+        [None, seeds[6], None, None, None],
+    ]
+    lengths = [2, 3, 4]
+    for step, batch in enumerate(agent.batches[:4]):
+        assert {key: (value.shape, value.dtype) for key, value in batch.items()} == {
+            "count": ((5, 2), np.float32),
+            "noise": ((5,), np.float64),
+            "modules": ((5, 2), np.int64),
+        }
+        for slot in range(5):
+            runs = slot < 3 and step < lengths[slot]
+            assert batch["count"][slot].tolist() == ([1 + step, slot] if runs else [0, 0])
+            assert (batch["noise"][slot] > 0) == runs
+
+
+def test_recording_keeps_the_frames_of_the_chosen_seeds_and_changes_nothing():
+    env = partial(CountingEnv, render_mode="rgb_array")
+    recorded = run(env=env, num_envs=2, record=[100_001, 100_004])
+    assert recorded == run()
+    assert [episode.frames is not None for episode in recorded.episodes] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
+    frames = recorded.episodes[1].frames
+    assert [frame[0, 0, 0] for frame in frames] == [0, 10, 20, 30]
+    assert frames[0].shape == (4, 6, 3)
+    in_workers = run(env=env, num_envs=2, record=[100_001], workers=True, episodes=2)
+    np.testing.assert_array_equal(in_workers.episodes[1].frames, frames)
+
+
+def test_progress_is_told_every_result():
+    told = []
+    evaluation = run(num_envs=3, progress=told.append)
+    assert sorted(told, key=lambda result: result.seed) == list(evaluation.episodes)
+
+
+def test_workers_load_neither_torch_nor_this_library():
+    agent = SlotAgent()
+    run(agent, num_envs=2, workers=True, episodes=2)
+    assert agent.batches[0]["modules"][:2].tolist() == [[0, 0], [0, 0]]
+    assert agent.batches[0]["count"][:2, 0].tolist() == [1, 1]  # these rows were not padding
+
+
+def test_workers_do_not_run_the_main_script_again(tmp_path):
+    head = """
+        print("main script runs")
+        import multiprocessing, sys, time
+        import gymnasium, numpy as np
+        from gymnasium.spaces import Box, Dict
+        from shortcut_policy.evaluation import evaluate
+    """
+    tail = """
+        class Constant:
+            def reset(self, seeds): pass
+            def act(self, observation): return np.full((2, 2), 0.5)
+
+        print(evaluate(Constant(), CountingEnv, episodes=2, slots=2, num_envs=2, workers=True).scores)
+    """
+    script = tmp_path / "main.py"
+    script.write_text(textwrap.dedent(head) + inspect.getsource(CountingEnv) + textwrap.dedent(tail))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    output = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=60)
+    assert output.stdout == "main script runs\n[0.5 0.5]\n", output.stderr
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_no_worker_survives_an_error_of_the_agent(error):
+    class Failing(SlotAgent):
+        def act(self, observation):
+            if self.batches:
+                raise error
+            return super().act(observation)
+
+    with pytest.raises(error):
+        run(Failing(), num_envs=2, workers=True)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_worker_survives_an_interrupt_in_the_middle_of_a_step():
+    class Interrupting(SlotAgent):
+        def act(self, observation):
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+            return super().act(observation)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupting(), env=partial(CountingEnv, step_seconds=60), num_envs=2, workers=True)
+    assert multiprocessing.active_children() == []
+    gc.collect()  # the destructor of what was interrupted has nothing to say either
+
+
+def test_no_worker_survives_an_environment_that_fails_in_one():
+    with pytest.raises(RuntimeError, match="a worker could not build its environment"):
+        run(env=partial(CountingEnv, fails_in_worker=True), num_envs=2, workers=True)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"episodes": -1}, "episodes=-1"),
+        ({"num_envs": 6}, "num_envs=6 does not fit slots=5"),
+        ({"num_envs": 0}, "num_envs=0"),
+        ({"max_steps": 0}, "max_steps=0"),
+        ({"record": [7]}, "seed 7 to record is not evaluated: choose from 100000 to 100006"),
+        ({"record": [100_000]}, "render_mode=None records nothing"),
+        ({"env": partial(gymnasium.make, "CartPole-v1")}, "needs a Dict"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+
+
+def test_an_agent_that_acts_for_too_few_slots_is_refused():
+    class Short(SlotAgent):
+        def act(self, observation):
+            return super().act(observation)[:3]
+
+    with pytest.raises(ValueError, match=r"shape \(3, 2\): the environment needs \(slots, A\) = \(5, 2\)"):
+        run(Short())
+
+
+def test_an_evaluation_summarises_its_episodes():
+    scores = (1.0, 0.5, 0.0, 0.5)
+    evaluation = Evaluation(tuple(EpisodeResult(i, i, score, score == 1, steps=3) for i, score in enumerate(scores)))
+    assert (evaluation.num_episodes, evaluation.mean_score, evaluation.success_rate) == (4, 0.5, 0.25)
+    # Wilson: (1 + z^2/2 +- z sqrt(3/4 + z^2/4)) / (4 + z^2) with z = 1.959964
+    assert evaluation.success_interval.low == pytest.approx(0.045587, abs=1e-6)
+    assert evaluation.success_interval.high == pytest.approx(0.699358, abs=1e-6)
+    assert evaluation.score_interval == Interval(0.125, 0.875)
+
+
+@pytest.mark.parametrize(("num_envs", "workers"), [(1, False), (2, True)])
+def test_push_t_scores_the_same_however_it_runs(num_envs, workers):
+    pytest.importorskip("gym_pusht")
+    options = {"episodes": 3, "slots": 3, "max_steps": 8}
+    env = partial(envs.make, "pusht")
+    reference = run(SlotAgent("block_pos", 250), env, **{**options, "num_envs": 3})
+    assert run(SlotAgent("block_pos", 250), env, num_envs=num_envs, workers=workers, **options) == reference
