@@ -49,9 +49,7 @@ def _parse(arguments: list[str]) -> dict[str, str]:
             raise ValueError(f"expected task=..., output=... or mirror=..., not {argument!r}")
         words[key] = value
     if words["task"] not in PUBLIC_DATASETS:
-        raise ValueError(
-            f"task={words['task']} has no public download: choose one of {', '.join(PUBLIC_DATASETS)}"
-        )
+        raise ValueError(f"task={words['task']} has no public download: choose one of {', '.join(PUBLIC_DATASETS)}")
     return words
 
 

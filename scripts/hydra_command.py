@@ -11,7 +11,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from shortcut_policy.training.loop import TrainingDiverged, TrainingInterrupted
+from shortcut_policy.training.interruption import TrainingInterrupted
+from shortcut_policy.training.loop import TrainingDiverged
 
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError, ConnectionError)
 

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where real data lies, and deterministic torch."""
+"""Fixtures shared by all tests, and the rule for skips: where real data is at hand, none is expected."""
 
 import os
 from collections.abc import Callable
@@ -19,3 +19,13 @@ def real_data() -> Callable[[str], Path]:
         return path
 
     return locate
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With SHORTCUT_FORBID_SKIPS set, a skipped test fails: so a missing package or file cannot hide."""
+    report = yield
+    if report.skipped and os.environ.get("SHORTCUT_FORBID_SKIPS") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"a skip that was not expected: {call.excinfo.value}"
+    return report

@@ -63,9 +63,7 @@ def fetch(
         try:
             _verify(destination, sha256, size, check)
         except ValueError as error:
-            raise FileExistsError(
-                f"{destination} exists but is not the file wanted, move it away: {error}"
-            ) from error
+            raise FileExistsError(f"{destination} exists but is not the file wanted, move it away: {error}") from error
         return destination
 
     destination.parent.mkdir(parents=True, exist_ok=True)

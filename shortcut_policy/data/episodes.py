@@ -54,9 +54,7 @@ class Episodes:
         if self.episode_ends.dtype != np.int64:
             raise ValueError(f"episode_ends must be int64, not {self.episode_ends.dtype}")
         if self.actions.ndim != 2 or self.actions.dtype != np.float32:
-            raise ValueError(
-                f"actions must be float32 (N, A), not {self.actions.dtype} of shape {self.actions.shape}"
-            )
+            raise ValueError(f"actions must be float32 (N, A), not {self.actions.dtype} of shape {self.actions.shape}")
         if self.num_steps != self.episode_ends[-1]:
             raise ValueError(
                 f"the last episode ends at {self.episode_ends[-1]}, but there are {self.num_steps} actions"
@@ -67,9 +65,7 @@ class Episodes:
                     f"observation {key!r} must be float32 or uint8 (N, ...), not {values.dtype} of shape {values.shape}"
                 )
             if len(values) != self.num_steps:
-                raise ValueError(
-                    f"observation {key!r} has {len(values)} rows, but there are {self.num_steps} actions"
-                )
+                raise ValueError(f"observation {key!r} has {len(values)} rows, but there are {self.num_steps} actions")
             self._check_finite(f"observation {key!r}", values)
         self._check_finite("actions", self.actions)
 
@@ -113,14 +109,10 @@ class Episodes:
         """
         indices = np.asarray(episode_indices)
         if indices.ndim != 1 or len(indices) == 0 or not np.issubdtype(indices.dtype, np.integer):
-            raise ValueError(
-                f"episode_indices must be a non-empty 1-D list of integers, not {episode_indices!r}"
-            )
+            raise ValueError(f"episode_indices must be a non-empty 1-D list of integers, not {episode_indices!r}")
         outside = indices[(indices < 0) | (indices >= self.num_episodes)]
         if len(outside):
-            raise ValueError(
-                f"episode index {outside[0]} lies outside 0 ... {self.num_episodes - 1} of {self.source}"
-            )
+            raise ValueError(f"episode index {outside[0]} lies outside 0 ... {self.num_episodes - 1} of {self.source}")
         lengths = self.lengths[indices]
         ends = np.cumsum(lengths)
         shift = self.episode_starts[indices] - (ends - lengths)  # old row minus new row, per episode

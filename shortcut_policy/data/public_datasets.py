@@ -103,9 +103,7 @@ def install(
         try:
             _check_content(dataset, target)
         except ValueError as error:
-            raise FileExistsError(
-                f"{target} exists but is not the public data, move it away: {error}"
-            ) from error
+            raise FileExistsError(f"{target} exists but is not the public data, move it away: {error}") from error
         return target
     archive = folder / f"{dataset.name}.zip"
     had_archive = archive.exists()
@@ -139,9 +137,7 @@ def _check_archive(dataset: PublicDataset, path: Path) -> None:
             _check_member(member)
         try:
             damaged = archive.testzip()
-        except (
-            Exception
-        ) as error:  # testzip reports bad checksums only; decompressors have errors of their own
+        except Exception as error:  # testzip reports bad checksums only; decompressors have errors of their own
             raise ValueError(f"a file in it cannot be unpacked ({error})") from error
     if damaged:
         raise ValueError(f"{damaged!r} in it is damaged")

@@ -198,12 +198,8 @@ class _Statistics:
         count = int(finite.sum())
         if count == 0:
             return
-        self.minimum[columns] = np.minimum(
-            self.minimum[columns], np.where(finite, values, np.inf).min(axis=0)
-        )
-        self.maximum[columns] = np.maximum(
-            self.maximum[columns], np.where(finite, values, -np.inf).max(axis=0)
-        )
+        self.minimum[columns] = np.minimum(self.minimum[columns], np.where(finite, values, np.inf).min(axis=0))
+        self.maximum[columns] = np.maximum(self.maximum[columns], np.where(finite, values, -np.inf).max(axis=0))
         values = values[finite].astype(np.float64)
         mean = float(values.mean())
         squares = float(np.square(values - mean).sum())

@@ -91,9 +91,7 @@ def make_windows(
 
     start = np.repeat(ends - lengths, counts)[:, None]  # (W, 1)
     end = np.repeat(ends, counts)[:, None]  # (W, 1)
-    within = np.arange(counts.sum()) - np.repeat(
-        np.cumsum(counts) - counts, counts
-    )  # window number in its episode
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # window number in its episode
     now = start + first + within[:, None]  # (W, 1)
     observation = now + np.arange(1 - observation_steps, 1)  # (W, To)
     action = now + action_offset + np.arange(horizon)  # (W, Tp)

@@ -40,16 +40,12 @@ class ArraySource:
     transform: Literal["none", "cos_sin"] = "none"
 
     def __post_init__(self):
-        if self.columns is not None and not (
-            len(self.columns) == 2 and 0 <= self.columns[0] < self.columns[1]
-        ):
+        if self.columns is not None and not (len(self.columns) == 2 and 0 <= self.columns[0] < self.columns[1]):
             raise ValueError(
                 f"columns of {self.array!r} must be (start, stop) with 0 <= start < stop, not {self.columns}"
             )
         if self.transform not in ("none", "cos_sin"):
-            raise ValueError(
-                f"transform of {self.array!r} must be 'none' or 'cos_sin', not {self.transform!r}"
-            )
+            raise ValueError(f"transform of {self.array!r} must be 'none' or 'cos_sin', not {self.transform!r}")
 
 
 def read_zarr(
@@ -184,9 +180,7 @@ class ReplayStore:
             if damage := self.damage(array, name, chunk):
                 # Zarr 3 leaves out chunks of nothing but the fill value unless told not to.
                 hint = ", or write it with write_empty_chunks=True" if damage == "missing" else ""
-                raise ValueError(
-                    f"chunk {chunk.key} of {name} is {damage} in {self}: copy the store again{hint}"
-                )
+                raise ValueError(f"chunk {chunk.key} of {name} is {damage} in {self}: copy the store again{hint}")
         try:
             return array[:rows]
         except Exception:
@@ -223,9 +217,7 @@ def open_replay(path: str | Path) -> Iterator[ReplayStore]:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist: give the directory or .zip file of a zarr replay buffer"
-        )
+        raise FileNotFoundError(f"{path} does not exist: give the directory or .zip file of a zarr replay buffer")
     if path.is_dir():
         root = _find_store(path, path)
         yield ReplayStore(root, LocalStore(root, read_only=True), "")
@@ -252,9 +244,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 def _find_store(folder: Traversable, path: Path) -> Traversable:
     found = list(_stores_below(folder, _SEARCH_DEPTH))
     if not found:
-        raise ValueError(
-            f"{path} is no replay buffer: there is no {EPISODE_ENDS} in it or up to two folders down"
-        )
+        raise ValueError(f"{path} is no replay buffer: there is no {EPISODE_ENDS} in it or up to two folders down")
     if len(found) > 1:
         raise ValueError(f"{path} holds {len(found)} replay buffers, name one: {', '.join(map(str, found))}")
     return found[0]

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from shortcut_policy.core.objectives.base import Batch, Draw, Mean, Networks, Ob
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.distributed import Processes
 from shortcut_policy.training.ema import Ema
+from shortcut_policy.training.interruption import StopRequest, TrainingInterrupted
 from shortcut_policy.training.metrics import MetricLog, MetricWindow, open_logs
 from shortcut_policy.training.optimizer import learning_rate, make_optimizer
 from shortcut_policy.training.run_folder import RunFolder
@@ -38,18 +38,6 @@ Batches = Callable[[int, slice], Batch]
 
 class TrainingDiverged(RuntimeError):
     """The loss or its gradient is not finite."""
-
-
-class TrainingInterrupted(Exception):
-    """A signal ended the run; it was saved and can be resumed.
-
-    Attributes:
-        signal_number: of the signal.
-    """
-
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
-        self.signal_number = signal_number
 
 
 @dataclass(frozen=True)
@@ -129,7 +117,6 @@ class Trainer:
         self._generator = torch.Generator(self.processes.device)
         self._loss_module = self._wrap()
         self._bad_step = torch.full((), -1, device=self.processes.device)
-        self._stop_signal = 0
         share = config.accumulation * self.processes.count
         if config.batch_size % share:
             raise ValueError(
@@ -154,12 +141,10 @@ class Trainer:
         logs: list[MetricLog] = []
         if self.processes.is_main:
             logs = open_logs(self.folder.path, self.config.logger, self.progress.step, self._run_config)
-        handlers = self._catch_signals()
         try:
-            self._train(logs)
+            with StopRequest(self.processes) as request:
+                self._train(logs, request)
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
             for log in logs:
                 log.close()
         if self.processes.is_main:
@@ -192,17 +177,34 @@ class Trainer:
                 draw = phase.objective.draw(shape, phase_step / phase.steps, self._generator)
             self._accumulate(phase, batch, draw.rows(rows), metrics, is_last=micro == config.accumulation - 1)
 
-        parameters = [p for p in self.network.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
-        if config.gradient_clip is not None:
-            nn.utils.clip_grads_with_norm_(parameters, config.gradient_clip, norm)
-        self._optimizer.step()
+        norm = self.descend()
         self._optimizer.zero_grad(set_to_none=True)
-        for average in self._averages():
-            average.update(self.network)
+        self.average()
         # remembered on the device: asking every step whether it was finite would make the device wait
         self._bad_step = torch.where((self._bad_step < 0) & ~norm.isfinite(), step, self._bad_step)
         return metrics, norm, waited
+
+    def descend(self) -> Tensor:
+        """Clip the gradient and make a step of AdamW: the gradient's norm before clipping."""
+        gradients = [p for p in self.network.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in gradients])
+        if self.config.gradient_clip is not None:
+            nn.utils.clip_grads_with_norm_(gradients, self.config.gradient_clip, norm)
+        self._optimizer.step()
+        return norm
+
+    def average(self) -> None:
+        """Let the EMAs follow the network."""
+        for average in self._averages():
+            average.update(self.network)
+
+    def phase_at(self, step: int) -> tuple[Phase, int]:
+        """The phase in which update `step` lies, and its number within the phase."""
+        for phase in self._phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        raise AssertionError("the phases are shorter than the training")
 
     def _accumulate(self, phase: Phase, batch: Batch, draw: Draw, metrics: dict[str, Mean], *, is_last: bool) -> None:
         """Add the gradient of one micro-batch, and its metrics."""
@@ -216,7 +218,7 @@ class Trainer:
         for name, part in {**parts, "loss": Mean(loss.detach() * rows, rows)}.items():
             metrics[name] = metrics[name] + part if name in metrics else part
 
-    def _train(self, logs: Sequence[MetricLog]) -> None:
+    def _train(self, logs: Sequence[MetricLog], request: StopRequest) -> None:
         config, progress = self.config, self.progress
         bar = tqdm(
             total=config.steps,
@@ -231,7 +233,7 @@ class Trainer:
         with bar:
             while progress.step < config.steps:
                 started = time.perf_counter()
-                phase, phase_step = self._phase_at(progress.step)
+                phase, phase_step = self.phase_at(progress.step)
                 if phase_step == 0:
                     self._begin(phase)
                 window.add(*self.update(phase, phase_step))
@@ -250,7 +252,7 @@ class Trainer:
                     for log in logs:
                         log.write(step, values)
                     window = MetricWindow(self.processes)
-                stop = self._agreed_stop() if step % look_every == 0 else 0
+                stop = request.agreed() if step % look_every == 0 else 0
                 is_best = self._measure(step, is_end, logs)
                 if is_best or stop or is_end or step % config.checkpoint_every == 0:
                     self._check_finite()
@@ -279,13 +281,6 @@ class Trainer:
             return False
         self.progress.best = watched
         return True
-
-    def _phase_at(self, step: int) -> tuple[Phase, int]:
-        for phase in self._phases:
-            if step < phase.steps:
-                return phase, step
-            step -= phase.steps
-        raise AssertionError("the phases are shorter than the training")
 
     def _begin(self, phase: Phase) -> None:
         """Refresh the teacher and the student as the phase asks."""
@@ -358,20 +353,3 @@ class Trainer:
                 f"the gradient of step {bad} is not finite (loss NaN or infinite); {kept}: "
                 "lower trainer.learning_rate or look at the data"
             )
-
-    def _catch_signals(self) -> dict[int, Any]:
-        def remember(number: int, frame: FrameType | None) -> None:
-            self._stop_signal = number
-
-        try:
-            return {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not in the main thread: whoever runs the thread handles signals
-            return {}
-
-    def _agreed_stop(self) -> int:
-        """The signal that any process got, so that all of them stop after the same step."""
-        if self.processes.count == 1:
-            return self._stop_signal
-        return (
-            int(self.processes.sum(torch.tensor(self._stop_signal, device=self.processes.device)) > 0) * signal.SIGTERM
-        )

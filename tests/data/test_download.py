@@ -21,9 +21,7 @@ class Server:
     last_modified: str | None = None
     ranges: bool = True  # whether it understands Range
     if_range: bool = True  # whether it understands If-Range
-    break_after: list[int] = field(
-        default_factory=list
-    )  # bytes of each answer's body, then the connection breaks
+    break_after: list[int] = field(default_factory=list)  # bytes of each answer's body, then the connection breaks
     statuses: list[int] = field(default_factory=list)  # answered first, in order
     requests: list[tuple[str | None, str | None]] = field(default_factory=list)  # (Range, If-Range)
     url: str = ""

@@ -108,9 +108,7 @@ def test_installs_once(dataset, site, tmp_path):
     assert len(site.requests) == 1
 
 
-def test_mirrors_come_first_and_a_wrong_one_is_passed_over(
-    dataset, site, tmp_path, write_replay, replay_arrays
-):
+def test_mirrors_come_first_and_a_wrong_one_is_passed_over(dataset, site, tmp_path, write_replay, replay_arrays):
     (site.folder / "page.zip").write_text("<html>please log in</html>")
     replay_arrays["data/action"] += 1
     write_replay(zipped_as="task/replay.zarr").rename(site.folder / "other.zip")
@@ -146,9 +144,7 @@ def test_takes_and_keeps_a_zip_file_that_is_there(dataset, site, tmp_path):
     assert site.requests == []
 
 
-@pytest.mark.parametrize(
-    "name", ["../escaped", "/escaped", "task/../../escaped", "task\\..\\escaped", "C:escaped"]
-)
+@pytest.mark.parametrize("name", ["../escaped", "/escaped", "task/../../escaped", "task\\..\\escaped", "C:escaped"])
 def test_refuses_names_that_lead_out(dataset, site, tmp_path, name):
     with zipfile.ZipFile(site.folder / "task.zip", "a") as archive:
         member = zipfile.ZipInfo()

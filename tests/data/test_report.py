@@ -29,9 +29,7 @@ def test_sound_store(write_replay, replay_arrays, zarr_format, zipped_as):
         assert array.dtype == "float32"
         assert array.bytes == 4 * values.size
         found = [array.minimum, array.maximum, array.mean, array.std]
-        np.testing.assert_allclose(
-            found, [values.min(), values.max(), values.mean(), values.std()], rtol=1e-6
-        )
+        np.testing.assert_allclose(found, [values.min(), values.max(), values.mean(), values.std()], rtol=1e-6)
 
 
 def test_image_statistics_by_chunk(write_replay, replay_arrays):

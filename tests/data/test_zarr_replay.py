@@ -143,9 +143,7 @@ def test_folder_without_episode_ends(write_replay):
 @pytest.mark.parametrize("zipped_as", [None, "replay.zarr"])
 def test_missing_array_lists_those_present(write_replay, zipped_as):
     path = write_replay(zipped_as=zipped_as)
-    with pytest.raises(
-        ValueError, match="no array data/images: it holds data/action, data/keypoint, data/state"
-    ):
+    with pytest.raises(ValueError, match="no array data/images: it holds data/action, data/keypoint, data/state"):
         read_zarr(path, {"image": ArraySource("images")})
 
 

@@ -1,0 +1,48 @@
+# `make demo` and `make test` do all their own set-up: they need Python 3.11 or 3.12, git and make, nothing else.
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
+RUN = $(VENV)/bin/python
+READY = $(VENV)/.ready
+
+PUSHT_DATA ?=
+PUSHT = $(or $(PUSHT_DATA),data/pusht/pusht_cchi_v7_replay.zarr)
+DEMO_STEPS ?= 3000
+DEMO = outputs/demo_pusht
+
+.PHONY: demo demo-pusht test lint bench bench-gpu readme
+
+demo: demo-pusht
+
+# Push-T: train a small policy for some minutes, push the T in 1 to 16 network evaluations, write table, plot and videos
+demo-pusht: $(READY)
+	$(if $(PUSHT_DATA),,$(RUN) scripts/download_data.py task=pusht)
+	test -f $(DEMO)/finished.json || $(RUN) scripts/train_policy.py task=pusht data.path=$(PUSHT) \
+		trainer.steps=$(DEMO_STEPS) output=$(DEMO)
+	$(RUN) scripts/eval_policy.py checkpoint=$(DEMO) steps=[1,2,4,8,16] episodes=20 overwrite=true
+	@echo "The whole training: $(RUN) scripts/train_policy.py task=pusht data.path=$(PUSHT)"
+
+test: $(READY)
+	$(RUN) -m pytest
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+bench: $(READY)
+	$(RUN) scripts/benchmark_training_step.py device=cpu
+
+bench-gpu: $(READY)
+	$(RUN) scripts/benchmark_training_step.py device=cuda network=unet_dp trainer=gpu
+
+# the tables and pictures of the README, from results/
+readme: $(READY)
+	$(RUN) scripts/update_readme.py
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed: install it, or say make PYTHON=path"; exit 2; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[pusht,report,wandb,tensorboard,dev]'
+	touch $(READY)

@@ -1,0 +1,210 @@
+"""The training loop: it learns, and a run that was broken off ends as if it had not been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy import make_trainer, toy_batches
+
+from shortcut_policy.core.objectives.base import Batch, Loss, Networks, Phase, mean_square
+from shortcut_policy.core.objectives.flow_matching import FlowMatching
+from shortcut_policy.training.config import EmaConfig, TrainerConfig
+from shortcut_policy.training.interruption import TrainingInterrupted
+from shortcut_policy.training.loop import Hook, TrainingDiverged
+
+
+def state(output, name="tensors.safetensors"):
+    return load_file(Path(output) / "checkpoints" / "last" / "training_state" / name)
+
+
+def assert_same(one, two):
+    assert one.keys() == two.keys()
+    for key in one:
+        assert torch.equal(one[key], two[key]), key
+
+
+def metrics(output):
+    return [json.loads(line) for line in (Path(output) / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_parameters_move_and_the_loss_falls(tmp_path):
+    trainer = make_trainer(tmp_path / "run", 300, log_every=50, dropout=0.0)
+    before = {name: p.clone() for name, p in trainer.network.named_parameters()}
+    trainer.run()
+    assert all(not torch.equal(before[name], p) for name, p in trainer.network.named_parameters())
+    lines = metrics(tmp_path / "run")
+    assert lines[-1]["train/loss"] < 0.3 * lines[0]["train/loss"]
+    assert lines[-1]["train/learning_rate"] < 1e-4
+    assert {"train/flow_loss", "train/bootstrap_loss", "train/gradient_norm"} <= lines[0].keys()
+    assert 0 <= lines[0]["train/data_wait_share"] <= 1
+    assert json.loads((tmp_path / "run" / "finished.json").read_text())["steps"] == 300
+
+
+@pytest.mark.parametrize("crash_at", [3, 5, 12])
+def test_a_run_resumed_after_a_crash_equals_one_uninterrupted(tmp_path, crash_at):
+    make_trainer(tmp_path / "whole").run()
+
+    def crashing(step, rows):
+        if step == crash_at:
+            raise RuntimeError("power cut")
+        return toy_batches()(step, rows)
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        make_trainer(tmp_path / "broken", batches=crashing).run()
+    progress = make_trainer(tmp_path / "broken").run()
+    assert progress.step == 20
+    assert progress.ema_updates == [20, 20]
+    assert_same(state(tmp_path / "whole"), state(tmp_path / "broken"))
+    whole, broken = ([line["train/loss"] for line in metrics(tmp_path / run)] for run in ("whole", "broken"))
+    assert whole == broken, "the log is as if nothing had happened"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_run_goes_on(tmp_path, number):
+    make_trainer(tmp_path / "whole").run()
+    handler = signal.getsignal(number)
+
+    def interrupted(step, rows):
+        if step == 7:
+            os.kill(os.getpid(), number)
+        return toy_batches()(step, rows)
+
+    with pytest.raises(TrainingInterrupted, match="after step 8") as caught:
+        make_trainer(tmp_path / "broken", batches=interrupted).run()
+    assert caught.value.signal_number == number
+    assert signal.getsignal(number) == handler, "the caller's handler is back"
+    make_trainer(tmp_path / "broken").run()
+    assert_same(state(tmp_path / "whole"), state(tmp_path / "broken"))
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
+    def spoiled(step, rows):
+        batch = toy_batches()(step, rows)
+        return Batch(batch.data * float("nan"), batch.condition) if step == 7 else batch
+
+    with pytest.raises(TrainingDiverged, match=r"step 7 .*checkpoints/last"):
+        make_trainer(tmp_path / "run", batches=spoiled).run()
+    assert (tmp_path / "run/checkpoints/last").resolve().name == "step_00000005"
+    assert all(tensor.isfinite().all() for tensor in state(tmp_path / "run").values())
+
+
+def test_micro_batches_add_up(tmp_path):
+    make_trainer(tmp_path / "one", dropout=0.0).run()
+    make_trainer(tmp_path / "four", dropout=0.0, accumulation=4).run()
+    one, four = state(tmp_path / "one"), state(tmp_path / "four")
+    for key in one:
+        torch.testing.assert_close(one[key], four[key], rtol=1e-4, atol=1e-5)
+    assert metrics(tmp_path / "four")[0]["train/loss"] == pytest.approx(metrics(tmp_path / "one")[0]["train/loss"])
+
+
+def test_two_processes_equal_one(tmp_path):
+    toy = str(Path(__file__).with_name("toy.py"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, toy, tmp_path / "one", "20"], check=True, env=environment)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, toy, tmp_path / "two", "20"], check=True, env=environment, capture_output=True)
+    one, two = state(tmp_path / "one"), state(tmp_path / "two")
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-5)
+    for key in ("train/loss", "train/flow_loss", "train/bootstrap_loss", "train/gradient_norm"):
+        assert metrics(tmp_path / "two")[0][key] == pytest.approx(metrics(tmp_path / "one")[0][key], rel=1e-4)
+
+
+def test_one_batch_for_debugging(tmp_path):
+    asked = []
+
+    def batches(step, rows):
+        asked.append(step)
+        return toy_batches()(step, rows)
+
+    make_trainer(tmp_path / "run", 6, batches=batches, overfit_one_batch=True).run()
+    assert asked == [0] * 6
+
+
+def test_hooks_see_the_evaluation_ema_and_the_best_checkpoint_is_kept(tmp_path):
+    seen = {}
+
+    def measure(step, network):
+        seen[step] = next(network.parameters()).clone()
+        return {"valid/error": abs(step - 8)}
+
+    trainer = make_trainer(tmp_path / "run", hooks=[Hook(4, measure)], best_metric="valid/error", checkpoint_every=100)
+    trainer.run()
+    assert list(seen) == [4, 8, 12, 16, 20]
+    assert torch.equal(seen[20], next(trainer.ema_network.parameters()))
+    assert not torch.equal(seen[20], next(trainer.network.parameters()))
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert (checkpoints / "best").resolve().name == "step_00000008"
+    assert (checkpoints / "last").resolve().name == "step_00000020"
+    assert [line["valid/error"] for line in metrics(tmp_path / "run") if "valid/error" in line] == [4, 0, 4, 8, 12]
+
+
+def test_equal_averages_are_one_and_different_ones_are_two(tmp_path):
+    make_trainer(tmp_path / "one", 5, ema=EmaConfig(0.9)).run()
+    make_trainer(tmp_path / "two", 5, ema=EmaConfig(0.99)).run()
+    assert not any(key.startswith("target_ema/") for key in state(tmp_path / "one"))
+    assert any(key.startswith("target_ema/") for key in state(tmp_path / "two"))
+
+
+class Distill(FlowMatching):
+    """The student follows a frozen teacher, after a phase of flow matching: the shape of every two-phase method."""
+
+    @property
+    def needs(self):
+        return frozenset({"teacher"})
+
+    def phases(self, total_steps):
+        first = total_steps // 2
+        return Phase("flow", first, FlowMatching()), Phase("distill", total_steps - first, self, "ema", restart=True)
+
+    def loss(self, nets: Networks, batch, draw):
+        with torch.no_grad():
+            wanted = nets.teacher(draw.noise, draw.t, draw.d)
+        return Loss(mean_square(nets.student(draw.noise, draw.t, draw.d) - wanted, None), {})
+
+
+def test_a_two_phase_method_gets_its_teacher_and_a_fresh_student(tmp_path):
+    def crashing(step, rows):
+        if step == 17:
+            raise RuntimeError("power cut")
+        return toy_batches()(step, rows)
+
+    make_trainer(tmp_path / "flow", 10, objective=FlowMatching()).run()
+    make_trainer(tmp_path / "whole", 20, objective=Distill()).run()
+    flow, whole = state(tmp_path / "flow"), state(tmp_path / "whole")
+    # the first phase is a flow-matching run of 10 steps; its EMA is the teacher, unchanged to the end
+    for key in whole:
+        if key.startswith("teacher/"):
+            assert torch.equal(whole[key], flow[key.replace("teacher/", "ema/")])
+    with pytest.raises(RuntimeError, match="power cut"):
+        make_trainer(tmp_path / "broken", 20, objective=Distill(), batches=crashing).run()
+    make_trainer(tmp_path / "broken", 20, objective=Distill()).run()
+    assert_same(whole, state(tmp_path / "broken"))
+    progress = json.loads((tmp_path / "whole/checkpoints/last/training_state/progress.json").read_text())
+    assert progress["ema_updates"] == [10], "the averages began afresh with the student"
+
+
+@pytest.mark.parametrize(
+    ("options", "quoted"),
+    [({"steps": 0}, "0"), ({"steps": 1, "learning_rate": -1.0}, "-1.0"), ({"steps": 1, "accumulation": 3}, "64")],
+)
+def test_wrong_options_are_quoted(options, quoted):
+    with pytest.raises(ValueError, match=quoted):
+        TrainerConfig(**options)
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
+def test_other_loggers(tmp_path, logger, monkeypatch):
+    pytest.importorskip(logger)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    make_trainer(tmp_path / "run", 5, logger=logger).run()
+    assert (tmp_path / "run" / "metrics.jsonl").exists()
+    files = {"tensorboard": "tensorboard/events.*", "wandb": "wandb/offline-run-*/*.wandb"}
+    assert len(list((tmp_path / "run").glob(files[logger]))) == 1
