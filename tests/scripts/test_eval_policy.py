@@ -1,0 +1,82 @@
+"""The evaluation command, on a policy that was hardly trained."""
+
+import json
+
+import pytest
+from test_train_policy import TINY
+
+from shortcut_policy.results import read_result
+
+pytest.importorskip("gym_pusht")
+pytest.importorskip("imageio_ffmpeg")
+
+
+@pytest.fixture
+def run_folder(tmp_path, demonstrations, run_command):
+    output = tmp_path / "run"
+    words = [f"data.path={demonstrations}", "trainer.steps=10", "environment.options.max_steps=12", *TINY]
+    assert run_command("train_policy", *words, f"output={output}")[0] == 0
+    return output
+
+
+def test_result_table_plot_and_videos(tmp_path, run_folder, run_command):
+    words = (f"checkpoint={run_folder}", "steps=[1,3]", "episodes=3", "videos=1", "latency_calls=3", "device=cpu")
+    copy = tmp_path / "results" / "pusht.json"
+    code, out, errors = run_command("eval_policy", *words, f"result={copy}")
+    assert code == 0, errors
+    folder = run_folder / "evaluation"
+    result = read_result(folder / "result.json")
+    assert read_result(copy) == result
+    assert [row.steps for row in result.rows] == [1, 3]
+    assert all(0 <= row.low <= row.mean <= row.high <= 1 for row in result.rows)
+    assert result.training.seeds == (0,)
+    assert result.training.steps == 10
+    assert result.evaluation.episodes == 3
+    assert result.evaluation.first_seed == 100_000
+    assert "widths=[8, 16]" in result.network
+    assert "| 1 |" in out
+    assert (folder / "score_and_latency.png").stat().st_size > 10_000
+    assert len(list((folder / "videos").glob("seed100000_*.mp4"))) == 2
+
+    before = copy.read_bytes()
+    code, _, errors = run_command("eval_policy", *words, f"result={copy}")
+    assert code == 2
+    assert "overwrite=true" in errors
+    assert copy.read_bytes() == before
+
+    again = run_command("eval_policy", *words, "num_envs=1", f"output={tmp_path / 'again'}")
+    assert again[0] == 0
+    repeated = read_result(tmp_path / "again" / "result.json")
+    assert [row.per_seed for row in repeated.rows] == [row.per_seed for row in result.rows]
+
+
+@pytest.mark.parametrize(
+    ("words", "quoted"),
+    [
+        (["checkpoint=nowhere"], "nowhere"),
+        (["checkpoint={run}", "steps=[0]"], "[0]"),
+        (["checkpoint={run}", "episodes=0"], "0"),
+        (["checkpoint=[{run},{run}]"], "seed"),
+    ],
+)
+def test_wrong_values_get_one_sentence(run_folder, run_command, words, quoted):
+    code, _, errors = run_command("eval_policy", *[word.format(run=run_folder) for word in words])
+    assert code == 2
+    assert quoted in errors
+    assert errors.count("\n") == 1
+
+
+def test_another_version_and_damaged_files_are_refused(run_folder, run_command):
+    checkpoint = (run_folder / "checkpoints" / "last").resolve()
+    document = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**document, "format_version": 99}))
+    code, _, errors = run_command("eval_policy", f"checkpoint={checkpoint}")
+    assert code == 2
+    assert "99" in errors
+    (checkpoint / "config.json").write_text(json.dumps(document))
+    weights = bytearray((checkpoint / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (checkpoint / "model.safetensors").write_bytes(weights)
+    code, _, errors = run_command("eval_policy", f"checkpoint={checkpoint}")
+    assert code == 2
+    assert "damaged" in errors

@@ -1,0 +1,55 @@
+"""The benchmark, the example, the README."""
+
+import hashlib
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from shortcut_policy import Policy
+from shortcut_policy.plots import SOURCE_KEY
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_benchmark_prints_and_writes_the_parts(tmp_path, run_command):
+    target = tmp_path / "step.json"
+    words = ("network.widths=[8,16]", "repeats=2", f"result={target}")
+    code, out, errors = run_command("benchmark_training_step", *words)
+    assert code == 0, errors
+    for part in ("training step", "forward + backward", "two bootstrap forwards", "clipping + AdamW"):
+        assert part in out
+    document = json.loads(target.read_text())
+    parts = document["milliseconds_p50"]
+    floor = parts["forward + backward"] + parts["two bootstrap forwards"]
+    assert document["ratio"] == pytest.approx(parts["training step"] / floor, rel=1e-2)
+    assert run_command("benchmark_training_step", *words)[0] == 2
+
+
+def test_the_example_without_hydra_trains_a_policy(tmp_path, real_data, start_command):
+    data = real_data("pusht/pusht_cchi_v7_replay.zarr")
+    process = start_command("examples/train_from_python.py", str(data), str(tmp_path / "run"), "3")
+    out, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert out.count("[") == 17, "a chunk of sixteen actions"
+    assert Policy.from_pretrained(tmp_path / "run/checkpoints/last").config.observation_dims["keypoints"] == 18
+
+
+def test_the_readme_is_what_results_and_examples_say():
+    render = runpy.run_path(str(ROOT / "scripts" / "update_readme.py"))["render"]
+    readme = (ROOT / "README.md").read_text()
+    assert render(readme) == readme, "run `make readme`"
+    assert "<!-- result: pusht_shortcut -->" in readme
+    assert "<!-- file: examples/train_from_python.py -->" in readme
+
+
+def test_pictures_are_drawn_from_the_results_that_are_there():
+    pictures = sorted((ROOT / "docs" / "figures").glob("*.png"))
+    assert pictures
+    for path in pictures:
+        source = ROOT / "results" / f"{path.stem}.json"
+        with Image.open(path) as picture:
+            digest = picture.text[SOURCE_KEY]
+        assert digest == hashlib.sha256(source.read_bytes()).hexdigest(), f"{path.name} is stale: run `make readme`"

@@ -1,0 +1,190 @@
+"""The training command: resumable to the bit, and clear about what is wrong."""
+
+import json
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+import zarr
+from safetensors.torch import load_file
+
+from shortcut_policy import Policy
+
+TINY = (
+    "network.widths=[8,16]",
+    "trainer.batch_size=16",
+    "trainer.progress=false",
+    "trainer.log_every=5",
+    "validation.every=10",
+    "validation.windows=16",
+    "validation.num_steps=[1,2]",
+    "data.valid_fraction=0.25",
+    "device=cpu",
+)
+
+
+def lines_of(path):
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def last(output):
+    return output / "checkpoints" / "last"
+
+
+def test_a_run_killed_at_a_random_moment_ends_with_the_weights_of_one_that_was_not(
+    tmp_path, demonstrations, run_command, start_command
+):
+    words = [f"data.path={demonstrations}", *TINY, "trainer.steps=150", "trainer.checkpoint_every=20"]
+    words += ["validation.every=1000", "trainer.log_every=1"]
+    assert run_command("train_policy", *words, f"output={tmp_path / 'whole'}")[0] == 0
+
+    killed = tmp_path / "killed"
+    moment = random.SystemRandom().randrange(1, 140)
+    process = start_command("scripts/train_policy.py", *words, f"output={killed}")
+    while lines_of(killed / "metrics.jsonl") < moment:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (killed / "finished.json").exists()
+
+    assert run_command("train_policy", *words, f"output={killed}")[0] == 0
+    for file in ("model.safetensors", "training_state/tensors.safetensors"):
+        one, two = load_file(last(tmp_path / "whole") / file), load_file(last(killed) / file)
+        assert one.keys() == two.keys()
+        for key in one:
+            assert one[key].equal(two[key]), f"{key} differs after a kill at step {moment}"
+
+
+def test_sigterm_saves_and_says_so(tmp_path, demonstrations, run_command, start_command):
+    output = tmp_path / "run"
+    words = [f"data.path={demonstrations}", "trainer.steps=100000", *TINY, f"output={output}"]
+    process = start_command("scripts/train_policy.py", *words)
+    while not (output / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command resumes" in errors
+    assert last(output).exists()
+
+
+def test_a_finished_run_has_all_that_its_user_needs(tmp_path, demonstrations, run_command):
+    output = tmp_path / "run"
+    words = [f"data.path={demonstrations}", "trainer.steps=20", *TINY, f"output={output}"]
+    code, out, _ = run_command("train_policy", *words)
+    assert code == 0
+    assert str(last(output)) in out
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    names = set().union(*lines)
+    assert {"valid/loss", "valid/action_error_1_steps", "valid/action_error_2_steps", "train/loss"} <= names
+    assert (output / "checkpoints" / "best").exists()
+    policy = Policy.from_pretrained(last(output))
+    assert policy.config.metadata["environment"]["name"] == "pusht"
+
+    before = (output / "metrics.jsonl").read_bytes()
+    code, _, errors = run_command("train_policy", *words)
+    assert code == 2
+    assert "finished" in errors
+    code, _, errors = run_command("train_policy", *words, "trainer.learning_rate=0.5")
+    assert code == 2
+    assert "trainer.learning_rate is 0.001 there and 0.5 here" in errors
+    assert (output / "metrics.jsonl").read_bytes() == before
+
+
+def test_rollouts_during_the_training(tmp_path, demonstrations, run_command):
+    pytest.importorskip("gym_pusht")
+    output = tmp_path / "run"
+    words = [*TINY, "rollout.every=5", "rollout.episodes=2", "environment.options.max_steps=4", f"output={output}"]
+    assert run_command("train_policy", f"data.path={demonstrations}", "trainer.steps=5", *words)[0] == 0
+    values = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert any("rollout/score_1_steps" in line for line in values)
+
+
+@pytest.mark.parametrize(
+    ("words", "quoted"),
+    [
+        (["task=pushT"], "'task/pushT': known are pusht"),
+        (["objective=shortcuts"], "'objective/shortcuts': known are flow_matching, shortcut"),
+        (["trainer.stepz=1"], "trainer.stepz"),
+        (["trainer.steps=many"], "'many'"),
+        (["trainer.batch_size=0"], "0"),
+        (["policy.horizon=10", "policy.action_steps=12"], "action_steps=12"),
+        (["policy.horizon=15"], "15"),
+        (["objective.levels=all"], "'all'"),
+        (["objective.base_steps=10"], "10"),
+        (["+objective.speed=2"], "'speed'"),
+        (["network.widths=[7,9]"], "[7, 9]"),
+        (["data.observations.agent_pos.columns=[0,9]"], "9"),
+        (["data.action.array=velocity"], "velocity"),
+        (["data.valid_fraction=2.0"], "2.0"),
+    ],
+)
+def test_wrong_values_get_one_sentence(tmp_path, demonstrations, run_command, words, quoted):
+    output = tmp_path / "run"
+    code, _, errors = run_command("train_policy", f"data.path={demonstrations}", *TINY, *words, f"output={output}")
+    assert code == 2
+    assert quoted in errors
+    assert errors.count("\n") == 1
+    assert errors.startswith("error: ")
+    assert not output.exists()
+
+
+def spoil_nan(path):
+    array = zarr.open(path, mode="r+")["data/state"]
+    values = array[:]
+    values[17, 2] = np.nan
+    array[:] = values
+
+
+def spoil_ends(path):
+    zarr.open(path, mode="r+")["meta/episode_ends"][:] = np.array([30, 90, 60, 120])
+
+
+def spoil_chunk(path):
+    next(p for p in (path / "data" / "action").iterdir() if not p.name.startswith(".")).unlink()
+
+
+def spoil_length(path):
+    zarr.open(path, mode="r+")["data/action"].resize((100, 2))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "quoted"),
+    [(spoil_nan, "NaN"), (spoil_ends, "episode_ends"), (spoil_chunk, "chunk"), (spoil_length, "100")],
+)
+def test_damaged_data_gets_one_sentence(tmp_path, demonstrations, run_command, spoil, quoted):
+    spoil(demonstrations)
+    output = tmp_path / "run"
+    code, _, errors = run_command("train_policy", f"data.path={demonstrations}", *TINY, f"output={output}")
+    assert code == 2
+    assert quoted.lower() in errors.lower()
+    assert errors.count("\n") == 1
+    assert not output.exists()
+
+
+def test_missing_data_and_foreign_folders(tmp_path, demonstrations, run_command):
+    code, _, errors = run_command("train_policy", f"data.path={tmp_path / 'nowhere'}", *TINY)
+    assert code == 2
+    assert "nowhere" in errors
+    foreign = tmp_path / "photos"
+    foreign.mkdir()
+    (foreign / "cat.png").write_text("")
+    code, _, errors = run_command("train_policy", f"data.path={demonstrations}", *TINY, f"output={foreign}")
+    assert code == 2
+    assert "photos" in errors
+    assert [p.name for p in foreign.iterdir()] == ["cat.png"]
+
+
+def test_a_damaged_training_state_is_named(tmp_path, demonstrations, run_command):
+    output = tmp_path / "run"
+    words = [f"data.path={demonstrations}", "trainer.steps=20", *TINY, f"output={output}"]
+    assert run_command("train_policy", *words)[0] == 0
+    (output / "finished.json").unlink()
+    path = last(output) / "training_state" / "tensors.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    code, _, errors = run_command("train_policy", *words)
+    assert code == 2
+    assert "cannot be resumed from" in errors

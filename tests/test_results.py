@@ -1,0 +1,98 @@
+import importlib.metadata
+import json
+from dataclasses import replace
+
+import pytest
+
+from shortcut_policy.results import (
+    EvaluationSettings,
+    Result,
+    Row,
+    Training,
+    installed_versions,
+    markdown_table,
+    read_result,
+    write_result,
+)
+
+ROW = Row(
+    steps=1,
+    nfe=1,
+    mean=0.8124,
+    low=0.75,
+    high=0.8666,
+    success=0.605,
+    success_low=0.51,
+    success_high=0.694,
+    per_seed=(0.8, 0.8248),
+    latency_ms_p50=3.14,
+    latency_ms_p99=12.06,
+)
+RESULT = Result(
+    name="pusht_shortcut",
+    task="pusht",
+    objective="shortcut",
+    network="unet_small",
+    command="python scripts/eval_policy.py checkpoint=outputs/x",
+    commit="0123abc",
+    hardware="2 CPU cores",
+    versions={"torch": "2.9.0"},
+    training=Training(15_000, 2_160.0, (0, 1), 5_800_000, "python scripts/train_policy.py", {"base_steps": 16}),
+    evaluation=EvaluationSettings(100, 100_000, "max_reward", "last, sha256 0123"),
+    rows=(ROW, replace(ROW, steps=16, nfe=16, mean=0.95, low=0.9, high=1.0)),
+)
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "results" / "pusht_shortcut.json"
+    write_result(path, RESULT)
+    assert read_result(path) == RESULT
+    write_result(path, replace(RESULT, task="other"))
+    assert read_result(path).task == "other"
+    assert [file.name for file in path.parent.iterdir()] == [path.name], "no temporary file is left"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.pop("commit"), "option pusht.json: commit is missing"),
+        (lambda values: values["rows"][1].pop("low"), r"option pusht.json: rows\[1\].low is missing"),
+        (lambda values: values["rows"][0].update(mean="0.8"), r"pusht.json: rows\[0\].mean must be of type float"),
+        (lambda values: values["training"].update(epochs=3), "unknown option pusht.json: training.epochs"),
+    ],
+)
+def test_a_file_that_does_not_follow_the_schema_is_refused(tmp_path, change, message):
+    path = tmp_path / "pusht.json"
+    write_result(path, RESULT)
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=message):
+        read_result(path)
+
+
+def test_a_file_that_is_no_json_is_named(tmp_path):
+    path = tmp_path / "pusht.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"pusht\.json"):
+        read_result(path)
+
+
+def test_the_table_shows_every_row_with_its_intervals():
+    table = markdown_table(RESULT).splitlines()
+    assert table[:4] == [
+        "| steps | score (max_reward) | success rate | latency p50 | p99 |",
+        "|---:|---:|---:|---:|---:|",
+        "| 1 | **0.812** [0.750, 0.867] | 0.60 [0.51, 0.69] | 3.1 ms | 12.1 ms |",
+        "| 16 | **0.950** [0.900, 1.000] | 0.60 [0.51, 0.69] | 3.1 ms | 12.1 ms |",
+    ]
+    assert "\n".join(table[4:]) == (
+        "\n`unet_small` (5.8 M parameters), 15,000 updates in 36 min on 2 CPU cores; training seeds 0, 1, "
+        "100 episodes each from seed 100000, last checkpoint, 95 % intervals."
+    )
+
+
+def test_versions_are_those_of_the_installed_packages():
+    versions = installed_versions()
+    assert versions["torch"] == importlib.metadata.version("torch")
+    assert versions.keys() >= {"python", "torch", "numpy"}

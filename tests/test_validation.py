@@ -1,0 +1,79 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from small_policy import demonstrations, small_policy
+
+from shortcut_policy.data.batches import WindowBatches
+from shortcut_policy.data.windows import make_windows
+from shortcut_policy.validation import action_error, held_out_loss, validate
+
+GARBAGE = 1e6
+
+
+def held_out(batch_size=4, action_offset=0):
+    """Windows whose observation "angle" is the number of the step, so that a fake policy can look its actions up."""
+    episodes = demonstrations()
+    steps = np.arange(episodes.num_steps, dtype=np.float32)[:, None]
+    episodes = dataclasses.replace(episodes, observations={**episodes.observations, "angle": steps})
+    windows = make_windows(episodes.episode_ends, observation_steps=2, horizon=8, action_offset=action_offset)
+    return episodes, windows, WindowBatches(episodes, windows, batch_size)
+
+
+@pytest.mark.parametrize("action_offset", [0, -1])
+@pytest.mark.parametrize(("shift", "expected"), [((0.0, 0.0), 0.0), ((3.0, 4.0), 12.5**0.5)])
+def test_action_error_is_the_distance_to_the_demonstrated_actions(monkeypatch, action_offset, shift, expected):
+    """Nothing is demonstrated beyond the episode's end or the executed actions: there the fake policy is far off."""
+    policy = small_policy(action_offset=action_offset)
+    episodes, windows, batches = held_out(action_offset=action_offset)
+
+    def demonstrated(observation, num_steps, generator):
+        now = observation["angle"][:, -1, 0].long().numpy()
+        chunk = torch.from_numpy(episodes.actions[windows.action_index[now]]) + torch.tensor(shift)
+        chunk[torch.from_numpy(windows.action_is_pad[now])] = GARBAGE
+        chunk = chunk[:, -action_offset:]
+        chunk[:, policy.config.action_steps :] = GARBAGE
+        return chunk
+
+    monkeypatch.setattr(policy, "sample", demonstrated)
+    errors = action_error(policy, batches, windows=26, num_steps=(1, 4))
+    assert errors == {1: pytest.approx(expected, abs=1e-4), 4: pytest.approx(expected, abs=1e-4)}
+
+
+def test_held_out_loss_is_repeatable_and_that_of_the_objective():
+    policy, (_, _, batches) = small_policy(), held_out(batch_size=13)
+    torch.manual_seed(1)
+    losses = held_out_loss(policy, batches, windows=26)
+    torch.manual_seed(2)
+    assert held_out_loss(policy, batches, windows=26) == losses
+    assert held_out_loss(policy, batches, windows=26, seed=1) != losses
+    assert losses.keys() == {"loss", "flow_loss", "bootstrap_loss"}
+    share = (losses["loss"] - losses["flow_loss"]) / (losses["bootstrap_loss"] - losses["flow_loss"])
+    assert share == pytest.approx(0.25, abs=0.03), "a quarter of the rows is bootstrapped"
+
+
+def test_held_out_loss_does_not_depend_on_how_the_windows_are_batched():
+    policy = small_policy()
+    whole = held_out_loss(policy, held_out(26)[2], windows=26)
+    for batch_size in (5, 7):  # 26 = 5 * 5 + 1: the last batch is too small for a bootstrap row of its own
+        assert held_out_loss(policy, held_out(batch_size)[2], windows=26) == pytest.approx(whole, rel=1e-5)
+
+
+def test_action_error_uses_the_same_noise_at_every_call():
+    policy, (_, _, batches) = small_policy(), held_out()
+    errors = action_error(policy, batches, windows=10, num_steps=(1, 2))
+    assert action_error(policy, batches, windows=10, num_steps=(2,)) == {2: errors[2]}
+    assert errors[1] != errors[2]
+
+
+def test_validation_measures_the_network_it_is_given():
+    policy, other, (_, _, batches) = small_policy(), small_policy(seed=1), held_out()
+    scores = validate(policy, other.network, batches, 8, (1, 2))
+    assert scores == validate(other, other.network, batches, 8, (1, 2))
+    assert scores != validate(policy, policy.network, batches, 8, (1, 2))
+    assert scores.keys() == {
+        *(f"valid/{name}" for name in ("loss", "flow_loss", "bootstrap_loss")),
+        "valid/action_error_1_steps",
+        "valid/action_error_2_steps",
+    }
