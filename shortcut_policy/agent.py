@@ -27,7 +27,7 @@ class PolicyAgent:
         self._slots = slots
         self._num_steps = num_steps
         self._generators: list[torch.Generator | None] = [None] * slots
-        self._queue = RecedingHorizon(self._sample, policy.config.observation_steps, policy.config.action_steps)
+        self._queue = RecedingHorizon(policy.config.observation_steps, policy.config.action_steps)
 
     def reset(self, seeds: Sequence[int | None]) -> None:
         """Begin an episode in every slot with a seed; None marks an unused slot."""
@@ -42,7 +42,8 @@ class PolicyAgent:
         missing = [key for key in keys if key not in observation]
         if missing:
             raise ValueError(f"the environment has no observation {missing[0]!r}: it has {', '.join(observation)}")
-        return self._queue.act({key: torch.as_tensor(observation[key]).float() for key in keys}).cpu().numpy()
+        newest = {key: torch.as_tensor(observation[key]).float() for key in keys}
+        return self._queue.act(newest, self._sample).cpu().numpy()
 
     def _sample(self, history: Mapping[str, Tensor], needed: Tensor) -> Tensor:
         noise = torch.zeros(self._slots, *self._policy.chunk_shape)

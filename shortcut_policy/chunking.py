@@ -18,14 +18,11 @@ class RecedingHorizon:
     """Observation and action queues for B slots, each with its own clock.
 
     Args:
-        sample: makes chunks for the whole batch, of which only the rows that need one are used. The batch has always
-            the size B, so that a slot's numbers do not depend on what the other slots do.
         observation_steps: To. A slot's first observation is repeated To times.
         action_steps: Ta, how many actions of a chunk are executed.
     """
 
-    def __init__(self, sample: SampleChunk, observation_steps: int, action_steps: int) -> None:
-        self._sample = sample
+    def __init__(self, observation_steps: int, action_steps: int) -> None:
         self._observation_steps = observation_steps
         self._action_steps = action_steps
         self._history: dict[str, Tensor] = {}
@@ -39,8 +36,12 @@ class RecedingHorizon:
         elif len(self._next):
             self._next[mask.to(self._next.device)] = -1
 
-    def act(self, observation: Mapping[str, Tensor]) -> Tensor:
+    def act(self, observation: Mapping[str, Tensor], sample: SampleChunk) -> Tensor:
         """The next action (B, A) for the newest observation {key: (B, *shape)}.
+
+        Args:
+            sample: makes chunks for the whole batch, of which only the rows that need one are used. The batch has
+                always the size B, so that a slot's numbers do not depend on what the other slots do.
 
         Raises:
             ValueError: the number of slots changed without a reset.
@@ -54,7 +55,7 @@ class RecedingHorizon:
 
         needed = (self._next < 0) | (self._next >= self._action_steps)  # (B,)
         if needed.any():
-            fresh = self._sample(self._history, needed)[:, : self._action_steps]  # (B, Ta, A)
+            fresh = sample(self._history, needed)[:, : self._action_steps]  # (B, Ta, A)
             rows = needed.to(fresh.device).reshape(-1, 1, 1)
             self._chunk = fresh if self._chunk is None else torch.where(rows, fresh, self._chunk)
             self._next = torch.where(needed, 0, self._next)

@@ -1,26 +1,30 @@
 """A robot-learning run put together: data, policy, trainer, and what is measured on the way."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-import envs
 from shortcut_policy.agent import PolicyAgent
 from shortcut_policy.config import to_mapping
 from shortcut_policy.data.batches import WindowBatches
 from shortcut_policy.data.episodes import Episodes
 from shortcut_policy.data.windows import make_windows
 from shortcut_policy.data.zarr_replay import read_zarr
-from shortcut_policy.evaluation import Evaluation, evaluate
 from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, ExperimentConfig
 from shortcut_policy.policy import Policy
 from shortcut_policy.training.distributed import Processes, join_processes
 from shortcut_policy.training.loop import Hook, Trainer
 from shortcut_policy.training.state import Progress
 from shortcut_policy.validation import validate
+
+if TYPE_CHECKING:
+    from shortcut_policy.evaluation import Evaluation
 
 SLOTS = 50
 """Rows of the padded batch in which episodes are evaluated; part of what makes a score reproducible."""
@@ -46,6 +50,10 @@ def roll_out(
     record: tuple[int, ...] = (),
 ) -> Evaluation:
     """Evaluate a policy in its environment, with `num_steps` network evaluations per chunk."""
+    # here: a machine that only trains needs no gymnasium
+    import envs
+    from shortcut_policy.evaluation import evaluate
+
     options = {**environment.options, **({"render_mode": "rgb_array"} if record else {})}
     return evaluate(
         PolicyAgent(policy, SLOTS, num_steps),

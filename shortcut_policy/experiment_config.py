@@ -74,6 +74,11 @@ class ValidationConfig:
     windows: int = 256
     num_steps: tuple[int, ...] = (1, 16)
 
+    def __post_init__(self) -> None:
+        for name in ("every", "windows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"validation.{name} must be positive, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class RolloutConfig:

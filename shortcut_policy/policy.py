@@ -45,7 +45,6 @@ class Policy(nn.Module):
         )
         self.normalizer = normalizer or Normalizer(config.observation_dims, config.action_dim)
         self._queue: RecedingHorizon | None = None
-        self._act_steps = 1
 
     @classmethod
     def for_episodes(cls, episodes: Episodes, *, seed: int = 0, **config: object) -> Self:
@@ -62,7 +61,7 @@ class Policy(nn.Module):
         }
         built = from_mapping(PolicyConfig, values)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
             return cls(built, Normalizer.fit(episodes, built.normalization))
 
     @property
@@ -111,33 +110,36 @@ class Policy(nn.Module):
             (B, T', A): the action for the newest observation first. T' = T + action_offset.
 
         Raises:
-            ValueError: an observation is missing or has another shape than the policy's.
+            ValueError: an observation is missing, or an observation or the noise has another shape than the policy's.
         """
         tensors = self._checked(observation)
-        rows = len(next(iter(tensors.values())))
+        shape = (len(next(iter(tensors.values()))), *self.chunk_shape)
         if noise is None:
-            noise = torch.randn(rows, *self.chunk_shape, generator=generator, device=self.device)
+            noise = torch.randn(shape, generator=generator, device=self.device)
+        elif noise.shape != shape:
+            raise ValueError(f"noise must have shape {shape}, got {tuple(noise.shape)}")
         predict = BoundNetwork(self.network, self.normalizer.normalize_observation(tensors))
         chunk = self.objective.sampler(num_steps)(predict, noise.to(self.device))
         return self.normalizer.action.inverse(chunk)[:, -self.config.action_offset :]
 
-    def act(self, observation: Mapping[str, Tensor], num_steps: int = 1) -> Tensor:
+    def act(
+        self, observation: Mapping[str, Tensor], num_steps: int = 1, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         """The next action (B, A) for the newest observations {key: (B, D)}, in receding horizon.
 
         A chunk is sampled when the previous one is used up (after `action_steps` actions) or after `reset`.
+
+        Raises:
+            ValueError: an observation is missing or has another shape than the policy's, or the number of slots changed
+                without a reset.
         """
-        self._act_steps = num_steps
         if self._queue is None:
-            self._queue = RecedingHorizon(
-                lambda history, _: self.sample(history, self._act_steps),
-                self.config.observation_steps,
-                self.config.action_steps,
-            )
-        newest = {
-            key: torch.as_tensor(observation[key], dtype=torch.float32, device=self.device)
-            for key in self.config.observation_dims
-        }
-        return self._queue.act(newest)
+            self._queue = RecedingHorizon(self.config.observation_steps, self.config.action_steps)
+
+        def sample(history: Mapping[str, Tensor], needed: Tensor) -> Tensor:
+            return self.sample(history, num_steps, generator=generator)
+
+        return self._queue.act(self._tensors(observation), sample)
 
     def reset(self, mask: Tensor | None = None) -> None:
         """Begin new episodes in the slots where mask (B,) is true; in all of them without a mask."""
@@ -159,7 +161,9 @@ class Policy(nn.Module):
             ValueError: another version, or a damaged file.
         """
         loaded = read_pretrained(folder, "policy")
-        policy = cls(from_mapping(PolicyConfig, loaded.config, "config."))
+        config = from_mapping(PolicyConfig, loaded.config, "config.")
+        with torch.random.fork_rng(devices=[]):  # for the weights that are replaced at once
+            policy = cls(config)
         try:
             policy.load_state_dict(dict(loaded.tensors))
         except RuntimeError as error:
@@ -167,19 +171,21 @@ class Policy(nn.Module):
         return policy.to(device).eval().requires_grad_(False)
 
     def _checked(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The policy's observations as float32 tensors on its device, every shape verified."""
-        tensors = {}
+        """Histories of observations as tensors, every shape verified."""
+        tensors = self._tensors(observation)
         for key, dim in self.config.observation_dims.items():
-            if key not in observation:
-                raise ValueError(f"observation {key!r} is missing: the policy was trained on {self._keys()}")
-            value = torch.as_tensor(observation[key], dtype=torch.float32, device=self.device)
-            expected = (self.config.observation_steps, dim)
-            if value.ndim != 3 or value.shape[1:] != expected:
-                raise ValueError(
-                    f"observation {key!r} must have shape (B, {expected[0]}, {dim}), got {tuple(value.shape)}"
-                )
-            tensors[key] = value
+            expected, shape = (self.config.observation_steps, dim), tuple(tensors[key].shape)
+            if len(shape) != 3 or shape[1:] != expected:
+                raise ValueError(f"observation {key!r} must have shape (B, {expected[0]}, {dim}), got {shape}")
+        rows = {key: len(value) for key, value in tensors.items()}
+        if len(set(rows.values())) > 1:
+            raise ValueError(f"all observations must have the same number of rows, got {rows}")
         return tensors
 
-    def _keys(self) -> str:
-        return ", ".join(self.config.observation_dims)
+    def _tensors(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The policy's observations as float32 tensors on its device."""
+        keys = self.config.observation_dims
+        for key in keys:
+            if key not in observation:
+                raise ValueError(f"observation {key!r} is missing: the policy was trained on {', '.join(keys)}")
+        return {key: torch.as_tensor(observation[key], dtype=torch.float32, device=self.device) for key in keys}

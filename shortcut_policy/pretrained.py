@@ -64,7 +64,9 @@ def read_config(folder: Path, kind: str) -> Mapping[str, Any]:
         raise FileNotFoundError(f"no checkpoint at {folder}: {path.name} is missing")
     try:
         document = json.loads(path.read_text())
-        version, found_kind, _, _ = (document[key] for key in ("format_version", "kind", "sha256", "config"))
+        version = document["format_version"]
+        if version == FORMAT_VERSION:  # another version may hold other keys
+            found_kind, _, _ = (document[key] for key in ("kind", "sha256", "config"))
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}): restore it or use another checkpoint") from error
     if version != FORMAT_VERSION:

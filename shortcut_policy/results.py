@@ -93,9 +93,13 @@ def read_result(path: Path) -> Result:
     """Read a file of `results/`.
 
     Raises:
-        ValueError: it does not follow the schema.
+        ValueError: it is no JSON or does not follow the schema.
     """
-    return from_mapping(Result, json.loads(path.read_text()), f"{path.name}: ")
+    try:
+        values = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path.name} is damaged ({error}): restore it or measure again") from error
+    return from_mapping(Result, values, f"{path.name}: ")
 
 
 def markdown_table(result: Result) -> str:

@@ -15,17 +15,23 @@ from shortcut_policy.policy import Policy
 def held_out_loss(policy: Policy, batches: WindowBatches, windows: int, seed: int = 0) -> dict[str, float]:
     """The objective's loss and metrics over `windows` windows, on draws that are the same at every call.
 
+    There is one draw, of which every batch takes its rows: however small the last batch is, all levels are measured.
     The policy's own network stands for student, target and teacher alike.
     """
     generator = torch.Generator(policy.device).manual_seed(seed)
+    count = min(windows, batches.num_windows)
+    draw = policy.objective.draw(torch.Size((count, *policy.chunk_shape)), 0.0, generator)
     sums: dict[str, Mean] = {}
+    first = 0
     for rows in batches.sequential(windows):
         batch = policy.prepare(rows)
+        last = first + len(batch.data)
         nets = Networks(*[BoundNetwork(policy.network, batch.condition, batch.null_condition)] * 3)
-        loss = policy.objective.loss(nets, batch, policy.objective.draw(batch.data.shape, 0.0, generator))
+        loss = policy.objective.loss(nets, batch, draw.rows(slice(first, last)))
         total = Mean(loss.per_row.sum(), torch.full_like(loss.per_row.sum(), len(batch.data)))
         for name, part in {**loss.metrics, "loss": total}.items():
             sums[name] = sums[name] + part if name in sums else part
+        first = last
     return {name: float(mean.total / mean.count) for name, mean in sums.items() if mean.count > 0}
 
 

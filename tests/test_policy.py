@@ -124,7 +124,7 @@ def test_acting_executes_the_samples_chunk_by_chunk():
 
 def test_a_reset_begins_new_episodes_in_the_slots_of_its_mask():
     policy, asked = small_policy().with_network(Still()), []
-    policy.sample = lambda history, steps: asked.append(history["angle"][..., 0].tolist()) or torch.zeros(2, 8, 2)
+    policy.sample = lambda history, steps, **_: asked.append(history["angle"][..., 0].tolist()) or torch.zeros(2, 8, 2)
     newest = {"position": torch.zeros(2, 2)}
     policy.act(newest | {"angle": torch.tensor([[1.0], [2.0]])})
     policy.reset(torch.tensor([False, True]))

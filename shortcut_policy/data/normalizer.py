@@ -14,19 +14,21 @@ NORMALIZATIONS = ("limits", "gaussian", "identity")
 
 
 class LinearNormalizer(nn.Module):
-    """y = scale x + offset for each channel of the last axis, and back.
+    """y = scale (x - centre) for each channel of the last axis, and back.
+
+    The centre is subtracted first: far from zero, scale x + offset would cancel in float32.
 
     Args:
         dim: channels D. A fresh normalizer is the identity; `fit` makes one from data.
     """
 
     scale: Tensor
-    offset: Tensor
+    centre: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("scale", torch.ones(dim))
-        self.register_buffer("offset", torch.zeros(dim))
+        self.register_buffer("centre", torch.zeros(dim))
 
     @classmethod
     def fit(cls, values: np.ndarray, mode: Normalization = "limits") -> Self:
@@ -53,16 +55,16 @@ class LinearNormalizer(nn.Module):
         is_constant = high - low <= 1e-6 * np.maximum(1.0, np.abs(centre))
         scale = np.where(is_constant, 1.0, 1.0 / np.where(is_constant, 1.0, spread))
         normalizer.scale.copy_(torch.from_numpy(scale))
-        normalizer.offset.copy_(torch.from_numpy(-centre * scale))
+        normalizer.centre.copy_(torch.from_numpy(centre))
         return normalizer
 
     def forward(self, values: Tensor) -> Tensor:
         """Normalise (..., D)."""
-        return values * self.scale + self.offset
+        return (values - self.centre) * self.scale
 
     def inverse(self, values: Tensor) -> Tensor:
         """Undo `forward` on (..., D)."""
-        return (values - self.offset) / self.scale
+        return values / self.scale + self.centre
 
 
 class Normalizer(nn.Module):
@@ -71,17 +73,24 @@ class Normalizer(nn.Module):
     Args:
         observation_dims: channels of every observation key.
         action_dim: channels of the action.
+
+    Raises:
+        ValueError: a key that cannot name a module, such as one with a dot.
     """
 
     def __init__(self, observation_dims: Mapping[str, int], action_dim: int) -> None:
         super().__init__()
+        for key in observation_dims:
+            if not key.isidentifier() or hasattr(nn.ModuleDict, key):
+                raise ValueError(f"observation {key!r} cannot be a key: use a plain name such as 'agent_pos'")
         self.observation = nn.ModuleDict({key: LinearNormalizer(dim) for key, dim in observation_dims.items()})
         self.action = LinearNormalizer(action_dim)
 
     @classmethod
     def fit(cls, episodes: Episodes, mode: Normalization = "limits") -> Self:
         """Fit on the training split."""
-        normalizer = cls({}, 1)
+        dims = {key: values.shape[-1] for key, values in episodes.observations.items()}
+        normalizer = cls(dims, episodes.actions.shape[-1])
         for key, values in episodes.observations.items():
             normalizer.observation[key] = LinearNormalizer.fit(values, mode)
         normalizer.action = LinearNormalizer.fit(episodes.actions, mode)

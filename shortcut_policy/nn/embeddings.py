@@ -12,7 +12,7 @@ class SinusoidalEmbedding(nn.Module):
     Args:
         dim: even number of channels.
         scale: factor on the input; Diffusion Policy's integer steps 0..99 correspond to t in [0, 1] with scale 100.
-        max_period: longest wave length, in units of the scaled input.
+        max_period: longest wave length over 2 pi, in units of the scaled input.
 
     Raises:
         ValueError: dim is odd or not positive.

@@ -66,7 +66,7 @@ class Unet1d(nn.Module):
         film_scale: see `ResidualBlock`.
 
     Raises:
-        ValueError: horizon, kernel size or widths do not fit; the message quotes them.
+        ValueError: horizon, kernel size, groups or widths do not fit; the message quotes them.
     """
 
     def __init__(
@@ -81,6 +81,8 @@ class Unet1d(nn.Module):
         film_scale: bool = True,
     ) -> None:
         super().__init__()
+        if groups < 1:
+            raise ValueError(f"groups must be positive, got {groups}")
         if not widths or any(width < 1 or width % groups for width in widths):
             raise ValueError(f"every width must be a positive multiple of groups={groups}, got {list(widths)}")
         if kernel_size < 1 or kernel_size % 2 == 0:

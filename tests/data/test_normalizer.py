@@ -91,3 +91,17 @@ def test_a_state_dict_carries_everything():
         assert torch.equal(value, other.state_dict()[name])
     assert other.action(torch.tensor([5.0])).tolist() == pytest.approx([1.0])
     assert not list(normalizer.parameters()), "nothing of it is trained"
+
+
+@pytest.mark.parametrize("key", ["observation.state", "type", ""])
+def test_keys_that_cannot_name_a_module_are_quoted(key):
+    with pytest.raises(ValueError, match=repr(key)):
+        Normalizer({key: 2}, 2)
+
+
+def test_far_from_zero_no_digits_are_lost():
+    values = 1e4 + np.random.default_rng(0).uniform(-0.05, 0.05, (100, 1))
+    normalizer = LinearNormalizer.fit(values)
+    seen = values.astype(np.float32)
+    exact = (seen.astype(np.float64) - normalizer.centre.numpy()) * normalizer.scale.numpy()
+    np.testing.assert_allclose(normalizer(torch.from_numpy(seen)).numpy(), exact, atol=1e-6)

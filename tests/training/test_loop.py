@@ -152,6 +152,39 @@ def test_equal_averages_are_one_and_different_ones_are_two(tmp_path):
     assert any(key.startswith("target_ema/") for key in state(tmp_path / "two"))
 
 
+class Watched(FlowMatching):
+    """Flow matching that looks at the weights of student and target."""
+
+    needs = frozenset({"target_ema"})
+
+    def loss(self, nets: Networks, batch, draw):
+        SEEN.append([next(bound._network.parameters()).detach().clone() for bound in (nets.student, nets.target)])
+        return super().loss(nets, batch, draw)
+
+
+SEEN = []
+
+
+def test_the_target_is_the_average_with_its_own_decay(tmp_path):
+    SEEN.clear()
+    make_trainer(tmp_path / "run", 6, objective=Watched(), target_ema=EmaConfig(0.8, 0.0), ema=EmaConfig(0.99)).run()
+    expected = SEEN[0][0]
+    for student, target in SEEN[1:]:
+        expected = 0.8 * expected + 0.2 * student
+        torch.testing.assert_close(target, expected)
+        assert not torch.equal(target, student)
+
+
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}])
+def test_precision_and_compilation_change_the_loss_by_rounding_alone(tmp_path, options):
+    make_trainer(tmp_path / "plain", 5, dropout=0.0).run()
+    make_trainer(tmp_path / "other", 5, dropout=0.0, **options).run()
+    assert metrics(tmp_path / "other")[0]["train/loss"] == pytest.approx(
+        metrics(tmp_path / "plain")[0]["train/loss"], rel=0.02 if options.get("precision") == "bf16" else 1e-4
+    )
+    assert state(tmp_path / "other").keys() == state(tmp_path / "plain").keys(), "resumable with and without"
+
+
 class Distill(FlowMatching):
     """The student follows a frozen teacher, after a phase of flow matching: the shape of every two-phase method."""
 
