@@ -5,9 +5,7 @@ the step is the trainer's own update. Both are timed in turns, so that a noisy m
 """
 
 import json
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,7 +23,7 @@ from shortcut_policy.data.batches import WindowBatches
 from shortcut_policy.data.episodes import Episodes
 from shortcut_policy.data.windows import make_windows
 from shortcut_policy.policy import Policy
-from shortcut_policy.results import current_commit, describe_hardware, installed_versions
+from shortcut_policy.provenance import current_command, current_commit, describe_hardware, installed_versions
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.distributed import join_processes
 from shortcut_policy.training.loop import Trainer
@@ -98,7 +96,7 @@ def main(values: dict[str, Any]) -> None:
     if target:
         document = {
             "name": target.stem,
-            "command": f"python {shlex.join(sys.argv)}",
+            "command": current_command(),
             "commit": current_commit(),
             "hardware": describe_hardware(device),
             "versions": installed_versions(),

@@ -34,9 +34,16 @@ def main(arguments: list[str]) -> int:
                 mirrors=[words["mirror"]] if words["mirror"] else [],
                 progress=show,
             )
+    except ConnectionError as error:
+        print(
+            f"error: {error}: try again, or put the zip file at {words['output']}/{words['task']}.zip, "
+            "or say where the data lies: make demo PUSHT_DATA=path",
+            file=sys.stderr,
+        )
+        return 2
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(target)
     return 0
 

@@ -4,10 +4,8 @@ Writes result.json, a plot and videos, and prints the table.
 """
 
 import json
-import shlex
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +15,20 @@ from hydra_command import command
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from shortcut_policy.config import from_mapping
+from shortcut_policy.config import from_mapping, to_mapping
 from shortcut_policy.evaluation import Evaluation
 from shortcut_policy.experiment import roll_out
 from shortcut_policy.experiment_config import EnvironmentConfig
 from shortcut_policy.plots import score_and_latency
 from shortcut_policy.policy import Policy
 from shortcut_policy.policy_config import Component
+from shortcut_policy.provenance import current_command, current_commit, describe_hardware, installed_versions
 from shortcut_policy.realtime.latency import sampling_latency_ms
 from shortcut_policy.results import (
     EvaluationSettings,
     Result,
     Row,
     Training,
-    current_commit,
-    describe_hardware,
-    installed_versions,
     markdown_table,
     write_result,
 )
@@ -81,34 +77,38 @@ def preset_name(group: str, component: Component) -> str:
     return " ".join([component.name, *(f"{k}={v}" for k, v in component.options.items())])
 
 
-def describe_training(checkpoints: list[Path], policy: Policy) -> Training:
-    """What the runs say of themselves; all seeds must have been trained alike."""
-    runs, progress = [], []
-    for checkpoint in checkpoints:
-        record = checkpoint.parents[1] / "run.json"
-        if not record.exists():
-            raise FileNotFoundError(f"{record} is missing: evaluate a checkpoint inside its run's folder")
-        runs.append(json.loads(record.read_text()))
-        progress.append(json.loads((checkpoint / "training_state" / "progress.json").read_text()))
-    seeds = tuple(run["trainer"].pop("seed") for run in runs)
-    for run in runs:
-        run.pop("output")
-        if run != runs[0]:
+def describe_training(checkpoints: list[Path], policies: list[Policy]) -> Training:
+    """What the checkpoints say of their training; all must have been trained alike, each with a seed of its own."""
+    records = [dict(policy.config.metadata["training"]) for policy in policies]
+    trainers = [dict(record["trainer"]) for record in records]
+    seeds = tuple(trainer.pop("seed") for trainer in trainers)
+    for policy, trainer in zip(policies, trainers, strict=True):
+        if replace(policy.config, metadata=policies[0].config.metadata) != policies[0].config or trainer != trainers[0]:
             raise ValueError(f"the checkpoints {', '.join(map(str, checkpoints))} were not trained alike")
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"every checkpoint must have a training seed of its own, got {list(seeds)}")
+    progress = [json.loads((path / "training_state" / "progress.json").read_text()) for path in checkpoints]
     return Training(
         steps=progress[0]["step"],
         seconds=round(sum(p["seconds"] for p in progress) / len(progress), 1),
         seeds=seeds,
-        parameters=sum(p.numel() for p in policy.network.parameters()),
-        command=f"python scripts/train_policy.py task={runs[0]['task']} objective={runs[0]['objective']['name']}",
-        options={key: runs[0][key] for key in ("objective", "network", "policy", "trainer")},
+        parameters=sum(p.numel() for p in policies[0].network.parameters()),
+        command=records[0]["command"],
+        commit=records[0]["commit"],
+        hardware=records[0]["hardware"],
+        options={"trainer": trainers[0], **to_mapping(replace(policies[0].config, metadata={}))},
     )
 
 
+def checkpoint_label(path: Path) -> str:
+    """How the checkpoint was chosen: "last", or the name of its folder for one that was picked."""
+    return "last" if path == (path.parent / "last").resolve() else path.name
+
+
 def save_videos(folder: Path, evaluation: Evaluation, steps: int) -> None:
-    """One MP4 for every episode that was recorded."""
+    """One MP4 for every episode that was recorded, in place of those of an earlier evaluation."""
+    for old in folder.glob(f"seed*_{steps}steps_score*.mp4"):
+        old.unlink()
     for episode in evaluation.episodes:
         if episode.frames is not None:
             write_mp4(folder / f"seed{episode.seed}_{steps}steps_score{episode.max_reward:.2f}.mp4", episode.frames, 10)
@@ -123,13 +123,16 @@ def main(values: dict[str, Any]) -> None:
     checkpoints = [find_checkpoint(path) for path in config.checkpoint]
     with join_processes(config.device) as processes:
         policies = [Policy.from_pretrained(path, processes.device) for path in checkpoints]
+    for path, policy in zip(checkpoints, policies, strict=True):
+        if not policy.config.metadata.keys() >= {"task", "environment", "training"}:
+            raise ValueError(f"{path} does not say its task: evaluate it with shortcut_policy.evaluation.evaluate")
     output = Path(config.output) if config.output else checkpoints[0].parents[1] / "evaluation"
     targets = [output / "result.json", *([Path(config.result)] if config.result else [])]
     for target in targets:
         if target.exists() and not config.overwrite:
             raise FileExistsError(f"{target} exists: choose another output= or result=, or say overwrite=true")
     metadata = policies[0].config.metadata
-    training = describe_training(checkpoints, policies[0])
+    training = describe_training(checkpoints, policies)
     environment = from_mapping(EnvironmentConfig, metadata["environment"], "environment.")
 
     rows = []
@@ -157,13 +160,16 @@ def main(values: dict[str, Any]) -> None:
         task=metadata["task"],
         objective=objective,
         network=preset_name("network", policies[0].config.network),
-        command=f"python {shlex.join(sys.argv)}",
+        command=current_command(),
         commit=current_commit(),
         hardware=describe_hardware(torch.device(processes.device)),
         versions=installed_versions(),
         training=training,
         evaluation=EvaluationSettings(
-            config.episodes, config.first_seed, "max reward", f"last, sha256 {', '.join(hashes)}"
+            config.episodes,
+            config.first_seed,
+            "max reward",
+            f"{' '.join(sorted({checkpoint_label(path) for path in checkpoints}))}, sha256 {' '.join(hashes)}",
         ),
         rows=tuple(rows),
     )

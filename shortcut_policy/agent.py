@@ -46,8 +46,9 @@ class PolicyAgent:
         return self._queue.act(newest, self._sample).cpu().numpy()
 
     def _sample(self, history: Mapping[str, Tensor], needed: Tensor) -> Tensor:
-        noise = torch.zeros(self._slots, *self._policy.chunk_shape)
+        draws = 1 + self._policy.objective.sampler(self._num_steps).step_noises
+        noise = torch.zeros(draws, self._slots, *self._policy.chunk_shape)
         for slot, generator in enumerate(self._generators):
             if generator is not None and needed[slot]:
-                noise[slot] = torch.randn(self._policy.chunk_shape, generator=generator)
-        return self._policy.sample(history, self._num_steps, noise=noise)
+                noise[:, slot] = torch.randn(draws, *self._policy.chunk_shape, generator=generator)
+        return self._policy.sample(history, self._num_steps, noise=noise[0], step_noise=noise[1:])

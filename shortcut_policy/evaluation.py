@@ -167,7 +167,8 @@ def _run_wave(
     seed_of_slot = {episode.slot: episode.seed for episode in wave}
     agent.reset([seed_of_slot.get(slot) for slot in range(slots)])
     seeds = [episode.seed for episode in wave] + [None] * (envs.num_envs - len(wave))
-    observation, _ = envs.reset(seed=seeds, options={"reset_mask": running.copy()})
+    filmed = [episode.seed for episode in wave if episode.frames is not None]
+    observation, _ = envs.reset(seed=seeds, options={"reset_mask": running.copy(), "film": filmed})
     _film(envs, wave, running)
     while running.any():
         rows = np.flatnonzero(running)
@@ -259,12 +260,15 @@ def _resting(make_env: Callable[[], gymnasium.Env]) -> Callable[[], gymnasium.En
 
     class Resting(gymnasium.Wrapper):
         resting = False
+        filmed = False
         observation: Any = None
 
         def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
-            self.resting = "rest" in (options or {})
+            options = dict(options or {})
+            self.resting = options.pop("rest", False)
             if self.resting:
                 return self.observation, {}
+            self.filmed = seed in options.pop("film", ())
             self.observation, info = self.env.reset(seed=seed, options=options)
             return self.observation, info
 
@@ -273,6 +277,9 @@ def _resting(make_env: Callable[[], gymnasium.Env]) -> Callable[[], gymnasium.En
                 return self.observation, 0.0, False, False, {}
             self.observation, reward, terminated, truncated, info = self.env.step(action)
             return self.observation, reward, terminated, truncated, info
+
+        def render(self) -> Any:
+            return self.env.render() if self.filmed and not self.resting else None
 
     return lambda: Resting(make_env())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,15 @@ from shortcut_policy.data.windows import make_windows
 from shortcut_policy.data.zarr_replay import read_zarr
 from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, ExperimentConfig
 from shortcut_policy.policy import Policy
+from shortcut_policy.provenance import current_command, current_commit, describe_hardware
 from shortcut_policy.training.distributed import Processes, join_processes
 from shortcut_policy.training.loop import Hook, Trainer
 from shortcut_policy.training.state import Progress
-from shortcut_policy.validation import validate
+from shortcut_policy.validation import held_out_loss, validate
 
 if TYPE_CHECKING:
+    from gymnasium import Env
+
     from shortcut_policy.evaluation import Evaluation
 
 SLOTS = 50
@@ -50,14 +53,11 @@ def roll_out(
     record: tuple[int, ...] = (),
 ) -> Evaluation:
     """Evaluate a policy in its environment, with `num_steps` network evaluations per chunk."""
-    # here: a machine that only trains needs no gymnasium
-    import envs
     from shortcut_policy.evaluation import evaluate
 
-    options = {**environment.options, **({"render_mode": "rgb_array"} if record else {})}
     return evaluate(
         PolicyAgent(policy, SLOTS, num_steps),
-        functools.partial(envs.make, environment.name, **options),
+        _make_environment(environment, **({"render_mode": "rgb_array"} if record else {})),
         episodes=episodes,
         first_seed=first_seed,
         slots=SLOTS,
@@ -65,6 +65,13 @@ def roll_out(
         workers=environment.workers,
         record=record,
     )
+
+
+def _make_environment(environment: EnvironmentConfig, **options: object) -> Callable[[], Env]:
+    # here: a machine that only trains needs no gymnasium
+    import envs
+
+    return functools.partial(envs.make, environment.name, **{**environment.options, **options})
 
 
 def train(config: ExperimentConfig) -> Progress:
@@ -90,12 +97,22 @@ def _make_trainer(
         **vars(config.policy),
         network=config.network,
         objective=config.objective,
-        metadata={"task": config.task, "environment": to_mapping(config.environment)},
+        metadata={
+            "task": config.task,
+            "environment": to_mapping(config.environment),
+            "training": {
+                "command": current_command(),
+                "commit": current_commit(),
+                "hardware": describe_hardware(processes.device),
+                "trainer": to_mapping(config.trainer),
+            },
+        },
     ).to(processes.device)
     batches = _batches(config, training, processes.device)
     hooks = []
     if held_out is not None:
         valid = _batches(config, held_out, processes.device)
+        held_out_loss(policy, valid, config.validation.windows)  # what does not fit is said now, not at the first hook
         hooks.append(
             Hook(
                 config.validation.every,
@@ -105,6 +122,7 @@ def _make_trainer(
             )
         )
     if config.rollout.every and config.environment is not None:
+        _make_environment(config.environment)().close()
         hooks.append(Hook(config.rollout.every, lambda step, network: _rollout_scores(config, policy, network)))
     return Trainer(
         policy.network,

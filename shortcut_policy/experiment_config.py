@@ -78,6 +78,8 @@ class ValidationConfig:
         for name in ("every", "windows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"validation.{name} must be positive, got {getattr(self, name)}")
+        if min(self.num_steps, default=1) < 1:
+            raise ValueError(f"validation.num_steps must be positive, got {list(self.num_steps)}")
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,14 @@ class RolloutConfig:
     episodes: int = 10
     first_seed: int = 200_000
     num_steps: tuple[int, ...] = (1,)
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ValueError(f"rollout.every must not be negative, got {self.every}")
+        if self.episodes < 1:
+            raise ValueError(f"rollout.episodes must be positive, got {self.episodes}")
+        if min(self.num_steps, default=1) < 1:
+            raise ValueError(f"rollout.num_steps must be positive, got {list(self.num_steps)}")
 
 
 @dataclass(frozen=True)

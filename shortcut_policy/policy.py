@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from shortcut_policy.chunking import RecedingHorizon
 from shortcut_policy.config import from_mapping, to_mapping
 from shortcut_policy.core.network import BoundNetwork
-from shortcut_policy.core.objectives import make_objective
-from shortcut_policy.core.objectives.base import Batch
+from shortcut_policy.core.objectives import objective_class
+from shortcut_policy.core.objectives.base import Batch, Objective
 from shortcut_policy.data.batches import WindowBatch
 from shortcut_policy.data.episodes import Episodes
 from shortcut_policy.data.normalizer import Normalizer
@@ -34,7 +34,8 @@ class Policy(nn.Module):
     def __init__(self, config: PolicyConfig, normalizer: Normalizer | None = None) -> None:
         super().__init__()
         self.config = config
-        self.objective = make_objective(config.objective.name, config.objective.options)
+        objective = objective_class(config.objective.name)
+        self.objective: Objective = from_mapping(objective, config.objective.options, "objective.")
         self.network = PolicyNetwork(
             config.observation_dims,
             config.observation_steps,
@@ -96,6 +97,7 @@ class Policy(nn.Module):
         num_steps: int = 1,
         *,
         noise: Tensor | None = None,
+        step_noise: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Sample chunks of actions in the data set's units.
@@ -104,6 +106,7 @@ class Policy(nn.Module):
             observation: {key: (B, To, D)} in the data set's units, oldest first; anything `torch.as_tensor` takes.
             num_steps: network evaluations.
             noise: (B, T, A) standard normal; drawn from `generator` (default: torch's) where it is not given.
+            step_noise: (n, B, T, A) for a sampler that re-noises n times on the way (`step_noises`); drawn likewise.
             generator: on the policy's device.
 
         Returns:
@@ -119,7 +122,10 @@ class Policy(nn.Module):
         elif noise.shape != shape:
             raise ValueError(f"noise must have shape {shape}, got {tuple(noise.shape)}")
         predict = BoundNetwork(self.network, self.normalizer.normalize_observation(tensors))
-        chunk = self.objective.sampler(num_steps)(predict, noise.to(self.device))
+        sampler = self.objective.sampler(num_steps)
+        if step_noise is None and sampler.step_noises:
+            step_noise = torch.randn(sampler.step_noises, *shape, generator=generator, device=self.device)
+        chunk = sampler(predict, noise.to(self.device), None if step_noise is None else step_noise.to(self.device))
         return self.normalizer.action.inverse(chunk)[:, -self.config.action_offset :]
 
     def act(

@@ -1,20 +1,12 @@
 """Results: a claim is a file that the script which measured it wrote; tables are generated from it."""
 
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from shortcut_policy.config import from_mapping, to_mapping
-
-PACKAGES = ("torch", "numpy", "gymnasium", "gym-pusht", "pymunk", "mujoco", "robosuite")
 
 
 @dataclass(frozen=True)
@@ -26,6 +18,8 @@ class Training:
     seeds: tuple[int, ...]
     parameters: int
     command: str
+    commit: str
+    hardware: str
     options: Mapping[str, Any]
 
 
@@ -118,44 +112,11 @@ def markdown_table(result: Result) -> str:
     lines += [
         "",
         f"`{result.network}` ({training.parameters / 1e6:.1f} M parameters), {training.steps:,} updates in "
-        f"{training.seconds / 60:.0f} min on {result.hardware}; training seeds {_join(training.seeds)}, "
-        f"{evaluation.episodes} episodes each from seed {evaluation.first_seed}, last checkpoint, 95 % intervals.",
+        f"{training.seconds / 60:.0f} min on {training.hardware}; training seeds {_join(training.seeds)}, "
+        f"{evaluation.episodes} episodes each from seed {evaluation.first_seed}, checkpoint: "
+        f"{evaluation.checkpoint.split(',')[0]}; 95 % intervals. Latency: one robot, on {result.hardware}.",
     ]
     return "\n".join(lines)
-
-
-def describe_hardware(device: torch.device) -> str:
-    """The device that computes, in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} CPU cores ({model})"
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that figures depend on."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def current_commit() -> str:
-    """The commit of the checkout that holds this file, with "-dirty" for tracked changes; "unknown" outside git."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True, check=False).returncode
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit + ("-dirty" if changes else "")
 
 
 def _join(values: Sequence[int]) -> str:

@@ -22,6 +22,15 @@ def real_data() -> Callable[[str], Path]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """The same for a file that is skipped as a whole."""
+    report = yield
+    if report.outcome == "skipped" and os.environ.get("SHORTCUT_FORBID_SKIPS"):
+        report.outcome, report.longrepr = "failed", f"a skip that was not expected: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """With SHORTCUT_FORBID_SKIPS set, a skipped test fails: so a missing package or file cannot hide."""
     report = yield

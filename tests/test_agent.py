@@ -49,7 +49,7 @@ def test_noise_is_that_of_the_episodes_seed_whatever_the_number_of_steps(observa
     policy, seen = small_policy(), []
     sample = policy.sample
 
-    def recorded(history, steps, *, noise):
+    def recorded(history, steps, *, noise, **rest):
         assert steps == num_steps
         seen.append(noise.clone())
         return sample(history, steps, noise=noise)

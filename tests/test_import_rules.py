@@ -39,10 +39,11 @@ MAY_IMPORT = {
     "shortcut_policy.realtime": """numpy torch
         shortcut_policy.core shortcut_policy.nn shortcut_policy.data shortcut_policy.chunking
         shortcut_policy.pretrained shortcut_policy.config shortcut_policy.policy_config shortcut_policy.policy""",
-    "shortcut_policy.results": "torch shortcut_policy.config",
+    "shortcut_policy.results": "shortcut_policy.config",
+    "shortcut_policy.provenance": "torch",
     "shortcut_policy.plots": "matplotlib shortcut_policy.results",
     "shortcut_policy.video": "numpy imageio imageio_ffmpeg",
-    "shortcut_policy.experiment*": "numpy torch shortcut_policy envs",
+    "shortcut_policy.experiment*": "numpy torch gymnasium shortcut_policy envs",
     "image_gen": """numpy torch einops torchvision pyarrow torch_fidelity diffusers
         shortcut_policy.core shortcut_policy.nn.embeddings shortcut_policy.training shortcut_policy.pretrained
         shortcut_policy.config""",

@@ -192,3 +192,28 @@ def test_sizes_come_from_the_data_and_unknown_fields_are_refused():
     assert config.action_dim == 2
     with pytest.raises(ValueError, match="unknown option horizont"):
         small_policy(horizont=8)
+
+
+class Renoising:
+    """An objective whose sampler adds its step noise to the noise."""
+
+    def sampler(self, num_steps):
+        class Sampler:
+            step_noises = num_steps - 1
+
+            def __call__(self, predict, noise, step_noise=None):
+                return noise + step_noise.sum(0)
+
+        return Sampler()
+
+
+def test_a_sampler_gets_the_noise_of_its_steps():
+    policy = small_policy()
+    policy.objective = Renoising()
+    observation = {key: torch.zeros(2, 2, dim) for key, dim in policy.config.observation_dims.items()}
+    noise, step_noise = torch.zeros(2, *policy.chunk_shape), torch.ones(2, 2, *policy.chunk_shape)
+    given = policy.sample(observation, 3, noise=noise, step_noise=step_noise)
+    torch.testing.assert_close(policy.normalizer.action(given), torch.full_like(noise, 2.0))
+    drawn = [policy.sample(observation, 3, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from shortcut_policy.provenance import installed_versions
 from shortcut_policy.results import (
     EvaluationSettings,
     Result,
     Row,
     Training,
-    installed_versions,
     markdown_table,
     read_result,
     write_result,
@@ -37,7 +37,9 @@ RESULT = Result(
     commit="0123abc",
     hardware="2 CPU cores",
     versions={"torch": "2.9.0"},
-    training=Training(15_000, 2_160.0, (0, 1), 5_800_000, "python scripts/train_policy.py", {"base_steps": 16}),
+    training=Training(
+        15_000, 2_160.0, (0, 1), 5_800_000, "python scripts/train_policy.py", "abc", "2 CPU cores", {"base_steps": 16}
+    ),
     evaluation=EvaluationSettings(100, 100_000, "max_reward", "last, sha256 0123"),
     rows=(ROW, replace(ROW, steps=16, nfe=16, mean=0.95, low=0.9, high=1.0)),
 )
@@ -88,7 +90,7 @@ def test_the_table_shows_every_row_with_its_intervals():
     ]
     assert "\n".join(table[4:]) == (
         "\n`unet_small` (5.8 M parameters), 15,000 updates in 36 min on 2 CPU cores; training seeds 0, 1, "
-        "100 episodes each from seed 100000, last checkpoint, 95 % intervals."
+        "100 episodes each from seed 100000, checkpoint: last; 95 % intervals. Latency: one robot, on 2 CPU cores."
     )
 
 

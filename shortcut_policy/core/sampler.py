@@ -28,9 +28,10 @@ class EulerSampler:
     """
 
     steps: Sequence[Step]
+    step_noises = 0
 
-    def __call__(self, predict: Predictor, noise: Tensor) -> Tensor:
-        """Map noise (B, *S) to a sample (B, *S) with one network evaluation per step."""
+    def __call__(self, predict: Predictor, noise: Tensor, step_noise: Tensor | None = None) -> Tensor:
+        """Map noise (B, *S) to a sample (B, *S) with one network evaluation per step; there is no step noise."""
         x = noise
         rows = noise.shape[0]
         for step in self.steps:

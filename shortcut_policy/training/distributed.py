@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -45,24 +46,35 @@ def join_processes(device: str = "auto") -> Iterator[Processes]:
     """Join the process group that `torchrun` describes in the environment, if it does; leave it at the end.
 
     Args:
-        device: "auto" takes a GPU where there is one; otherwise a torch device, such as "cpu" or "cuda:1".
+        device: "auto" takes a GPU where there is one, "cuda" this process's GPU; otherwise a torch device, such as
+            "cpu" or "cuda:1".
 
     Raises:
         ValueError: the device is not there.
     """
     count, rank, local = (int(os.environ.get(k, d)) for k, d in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
-    if device == "auto":
-        device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={device} was asked for, but torch sees no GPU: use device=cpu or device=auto")
-    chosen = torch.device(device)
+    chosen = _choose_device(device, local)
     if count == 1:
         yield Processes(0, 1, chosen)
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    # the others wait while the main process rolls out
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(hours=2))
     try:
         yield Processes(rank, count, chosen)
     finally:
         dist.destroy_process_group()
+
+
+def _choose_device(device: str, local_rank: int) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(f"cuda:{local_rank}" if device == "cuda" else device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device} is no device of torch: use auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        seen = torch.cuda.device_count()
+        raise ValueError(f"device={device} was asked for, but torch sees {seen} GPUs: use device=cpu or device=auto")
+    return chosen

@@ -7,6 +7,7 @@ of one that was not.
 """
 
 import copy
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -138,6 +139,7 @@ class Trainer:
             TrainingDiverged: a loss or gradient that is not finite; the last good checkpoint is kept.
         """
         self._resume()
+        self.network.train()
         logs: list[MetricLog] = []
         if self.processes.is_main:
             logs = open_logs(self.folder.path, self.config.logger, self.progress.step, self._run_config)
@@ -211,7 +213,8 @@ class Trainer:
         device = self.processes.device
         if isinstance(self._loss_module, DistributedDataParallel):
             self._loss_module.require_backward_grad_sync = is_last
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        # without the cache of casts: one made under no_grad (by an online teacher) would cut the student's gradient
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16", cache_enabled=False):
             loss, parts = self._loss_module(phase.objective, batch, draw)
         (loss / self.config.accumulation).backward()
         rows = torch.full_like(loss, len(batch.data)).detach()
@@ -228,17 +231,16 @@ class Trainer:
             mininterval=1.0,
         )
         window = MetricWindow(self.processes)
+        before, started = progress.seconds, time.perf_counter()
         # the CPU computes as it is asked, so that looking at every step costs nothing there
         look_every = 1 if self.processes.device.type == "cpu" and self.processes.count == 1 else config.log_every
         with bar:
             while progress.step < config.steps:
-                started = time.perf_counter()
                 phase, phase_step = self.phase_at(progress.step)
                 if phase_step == 0:
                     self._begin(phase)
                 window.add(*self.update(phase, phase_step))
                 progress.step += 1
-                progress.seconds += time.perf_counter() - started
                 bar.update()
 
                 step, is_end = progress.step, progress.step == config.steps
@@ -256,7 +258,10 @@ class Trainer:
                 is_best = self._measure(step, is_end, logs)
                 if is_best or stop or is_end or step % config.checkpoint_every == 0:
                     self._check_finite()
+                    progress.seconds = before + time.perf_counter() - started
                     self._checkpoint(is_best)
+                if window.is_empty:
+                    window = MetricWindow(self.processes)  # measuring and saving are not part of the training's speed
                 if stop and not is_end:
                     raise TrainingInterrupted(
                         f"{signal.Signals(stop).name} came; saved after step {step}: the same command resumes",
@@ -274,7 +279,7 @@ class Trainer:
                 for log in logs:
                     log.write(step, values)
         watched = values.get(self.config.best_metric) if self.config.best_metric else None
-        if watched is None:
+        if watched is None or not math.isfinite(watched):
             return False
         best, sign = self.progress.best, 1.0 if self.config.best_mode == "min" else -1.0
         if best is not None and sign * watched >= sign * best:
@@ -307,8 +312,9 @@ class Trainer:
             for module in (self.network, target, self._teacher):
                 if module is not None:
                     module.compile()
-        if self.config.precision == "tf32":
-            torch.set_float32_matmul_precision("high")
+        is_exact = self.config.precision == "fp32"  # else cuDNN's convolutions would be in TF32 by default
+        torch.set_float32_matmul_precision("highest" if is_exact else "high")
+        torch.backends.cudnn.allow_tf32 = not is_exact
         loss_module = _LossModule(self.network, target, self._teacher)
         if self.processes.count == 1:
             return loss_module

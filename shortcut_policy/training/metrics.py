@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,8 +61,16 @@ class Wandb:
         except ImportError as error:
             raise ImportError("logger=wandb needs the extra 'wandb': pip install -e '.[wandb]'") from error
         os.environ.setdefault("WANDB_MODE", "offline")
+        identity = folder / "wandb_id"  # not the folder's name: another folder may have had it
+        if not identity.exists():
+            identity.write_text(secrets.token_hex(4))
         self._run = wandb.init(
-            project="shortcut-policy", name=folder.name, id=folder.name, dir=folder, config=dict(config), resume="allow"
+            project="shortcut-policy",
+            name=folder.name,
+            id=identity.read_text(),
+            dir=folder,
+            config=dict(config),
+            resume="allow",
         )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -118,6 +127,11 @@ class MetricWindow:
         self._waited = 0.0
         self._updates = 0
         self._started = time.perf_counter()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was added yet."""
+        return self._updates == 0
 
     def add(self, metrics: Mapping[str, Mean], norm: Tensor, waited: float) -> None:
         """Add one update: its metrics, its gradient's norm, and the seconds it waited for the batch."""

@@ -48,8 +48,10 @@ class RunFolder:
             if (self.path / "finished.json").exists():
                 raise FileExistsError(f"{self.path} holds this run, finished: choose another output=, or remove it")
             last = self.checkpoints / "last"
-            return last.resolve() if last.exists() else None
-        if self.path.exists() and any(self.path.iterdir()):
+            steps = self._steps()
+            return last.resolve() if last.exists() else steps[-1].resolve() if steps else None
+        begun = {self.checkpoints.name, f".{record.name}"}  # what is there if a claim was cut short
+        if self.path.exists() and any(path.name not in begun for path in self.path.iterdir()):
             raise FileExistsError(f"{self.path} holds files that are no run of ours: choose another output=")
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_json(record, config)
@@ -69,14 +71,15 @@ class RunFolder:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             write(temporary)
+            _flush(temporary)
             temporary.rename(final)
-        self._link("last", final)
         if is_best:
             self._link("best", final)
+        self._link("last", final)
         best = self.checkpoints / "best"
         kept = {best.resolve()} if best.exists() else set()
-        names = sorted(path for path in self.checkpoints.iterdir() if re.fullmatch(r"step_\d{8}", path.name))
-        for old in names[:-keep]:
+        # later ones can be there if the newest was removed by hand: they do not push out what is being written
+        for old in [path for path in self._steps() if path.name <= final.name][:-keep]:
             if old.resolve() not in kept:
                 shutil.rmtree(old)
         return final
@@ -84,6 +87,9 @@ class RunFolder:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Mark the run as complete."""
         write_json(self.path / "finished.json", summary)
+
+    def _steps(self) -> list[Path]:
+        return sorted(path for path in self.checkpoints.glob("step_*") if re.fullmatch(r"step_\d{8}", path.name))
 
     def _link(self, name: str, target: Path) -> None:
         temporary = self.checkpoints / f".{name}"
@@ -100,6 +106,14 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
+
+
+def _flush(folder: Path) -> None:
+    """Have the files on disk before the folder gets its name: a power cut must not leave an empty one."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def _differences(there: Any, here: Any, where: str = "") -> Iterator[str]:

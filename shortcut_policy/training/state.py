@@ -19,7 +19,7 @@ class Progress:
         step: updates done.
         ema_updates: the counters of the averages: for evaluation and, where it is another one, for targets.
         best: the best value of the metric that is watched, if any was measured.
-        seconds: time spent training, over all resumptions.
+        seconds: time spent in the loop, measurements and checkpoints included, over all resumptions.
     """
 
     step: int = 0

@@ -215,10 +215,10 @@ def test_real_pusht_data_has_the_digest(real_data):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["task=moon"], "task=moon has no public download: choose one of pusht\n"),
-        (["pusht"], "expected task=..., output=... or mirror=..., not 'pusht'\n"),
+        (["task=moon"], "error: task=moon has no public download: choose one of pusht\n"),
+        (["pusht"], "error: expected task=..., output=... or mirror=..., not 'pusht'\n"),
     ],
 )
 def test_command_refuses(words, message):
     done = download_data(*words)
-    assert (done.returncode, done.stderr) == (1, message)
+    assert (done.returncode, done.stderr) == (2, message)

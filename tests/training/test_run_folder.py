@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from shortcut_policy.training.run_folder import RunFolder
@@ -62,3 +64,30 @@ def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path):
         run.save(1, die, is_best=False, keep=1)
     assert run.claim({}) is None
     assert run.save(1, write, is_best=False, keep=1).joinpath("weights").read_text() == "1"
+
+
+def test_a_newest_checkpoint_removed_by_hand_leaves_the_one_before(tmp_path):
+    run = RunFolder(tmp_path)
+    run.claim({})
+    for step in (1, 2, 3):
+        run.save(step, write, is_best=step == 1, keep=2)
+    shutil.rmtree(run.checkpoints / "step_00000003")
+    assert run.claim({}).name == "step_00000002"
+    shutil.rmtree(run.checkpoints / "step_00000002")
+    assert run.claim({}).name == "step_00000001"
+
+
+def test_a_stale_later_checkpoint_does_not_push_out_the_new_one(tmp_path):
+    run = RunFolder(tmp_path)
+    run.claim({})
+    run.save(9, write, is_best=True, keep=1)
+    run.save(5, write, is_best=False, keep=1)
+    assert (run.checkpoints / "last").resolve().name == "step_00000005"
+    assert (run.checkpoints / "last" / "weights").exists()
+
+
+def test_a_claim_that_was_cut_short_is_taken_up(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / ".run.json").write_text("{")
+    assert RunFolder(tmp_path).claim({"steps": 1}) is None
+    assert RunFolder(tmp_path).claim({"steps": 1}) is None

@@ -125,8 +125,12 @@ class Phase:
 class Sampler(Protocol):
     """Maps noise to samples with a fixed number of network evaluations."""
 
-    def __call__(self, predict: Predictor, noise: Tensor) -> Tensor:
-        """Map noise (B, *S) to samples (B, *S)."""
+    @property
+    def step_noises(self) -> int:
+        """How many further draws of noise it uses on the way (re-noising, DDPM); 0 for an ODE."""
+
+    def __call__(self, predict: Predictor, noise: Tensor, step_noise: Tensor | None = None) -> Tensor:
+        """Map noise (B, *S) and, where it needs it, step noise (step_noises, B, *S) to samples (B, *S)."""
 
 
 class Objective(Protocol):
