@@ -45,4 +45,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed: install it, or say make PYTHON=path"; exit 2; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[pusht,report,wandb,tensorboard,dev]'
+	@# OpenCV, which gym-pusht draws with, comes with a window system that needs libGL: without one, take the headless one
+	$(RUN) -c 'import cv2' 2>/dev/null || \
+		$(RUN) -m pip install --quiet --force-reinstall --no-deps opencv-python-headless==4.11.0.86
 	touch $(READY)
