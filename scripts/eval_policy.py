@@ -49,6 +49,7 @@ class EvalConfig:
     first_seed: int
     num_envs: int
     videos: int
+    video_seeds: tuple[int, ...] | None
     latency_calls: int
     output: str | None
     result: str | None
@@ -61,6 +62,13 @@ class EvalConfig:
         for name in ("episodes", "num_envs", "latency_calls"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+    @property
+    def record(self) -> tuple[int, ...]:
+        """Seeds of the episodes that become videos."""
+        if self.video_seeds is not None:
+            return self.video_seeds
+        return tuple(range(self.first_seed, self.first_seed + min(self.videos, self.episodes)))
 
 
 def find_checkpoint(path: str) -> Path:
@@ -137,7 +145,6 @@ def main(values: dict[str, Any]) -> None:
 
     rows = []
     for steps in tqdm(config.steps, desc="step counts", unit="count"):
-        record = tuple(range(config.first_seed, config.first_seed + min(config.videos, config.episodes)))
         evaluations = [
             roll_out(
                 policy,
@@ -146,7 +153,7 @@ def main(values: dict[str, Any]) -> None:
                 episodes=config.episodes,
                 first_seed=config.first_seed,
                 num_envs=config.num_envs,
-                record=record if policy is policies[0] else (),
+                record=config.record if policy is policies[0] else (),
             )
             for policy in policies
         ]

@@ -44,8 +44,9 @@ def test_result_table_plot_and_videos(tmp_path, run_folder, run_command):
     assert "overwrite=true" in errors
     assert copy.read_bytes() == before
 
-    again = run_command("eval_policy", *words, "num_envs=1", f"output={tmp_path / 'again'}")
+    again = run_command("eval_policy", *words, "num_envs=1", "video_seeds=[100002]", f"output={tmp_path / 'again'}")
     assert again[0] == 0
+    assert {path.name[:10] for path in (tmp_path / "again" / "videos").iterdir()} == {"seed100002"}
     repeated = read_result(tmp_path / "again" / "result.json")
     assert [row.per_seed for row in repeated.rows] == [row.per_seed for row in result.rows]
 
@@ -56,6 +57,7 @@ def test_result_table_plot_and_videos(tmp_path, run_folder, run_command):
         (["checkpoint=nowhere"], "nowhere"),
         (["checkpoint={run}", "steps=[0]"], "[0]"),
         (["checkpoint={run}", "episodes=0"], "0"),
+        (["checkpoint={run}", "video_seeds=[7]"], "7"),
         (["checkpoint=[{run},{run}]"], "seed"),
     ],
 )
