@@ -63,6 +63,11 @@ class EvalConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
+        last = self.first_seed + self.episodes - 1
+        for seed in self.video_seeds or ():
+            if not self.first_seed <= seed <= last:
+                raise ValueError(f"video_seeds: {seed} is not evaluated: choose from {self.first_seed} to {last}")
+
     @property
     def record(self) -> tuple[int, ...]:
         """Seeds of the episodes that become videos."""

@@ -33,11 +33,11 @@ def score_and_latency(result: Result, path: Path, source: Path) -> None:
     left.errorbar(steps, mean, yerr=[below, above], marker="o", capsize=3, label=f"score ({result.evaluation.metric})")
     left.plot(steps, [row.success for row in result.rows], marker="s", linestyle="--", label="success rate")
     left.set(ylabel="score, success rate", ylim=(0, 1.05))
-    left.legend(loc="lower right")
+    left.legend(loc="best")
     right.plot(steps, [row.latency_ms_p50 for row in result.rows], marker="o", label="p50")
     right.plot(steps, [row.latency_ms_p99 for row in result.rows], marker="^", linestyle="--", label="p99")
     right.set(ylabel="latency per chunk [ms]", yscale="log")
-    right.legend(loc="upper left")
+    right.legend(loc="best")
     for axes in (left, right):
         axes.set_xscale("log", base=2)
         axes.set_xticks(steps, [str(n) for n in steps])
