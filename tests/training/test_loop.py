@@ -1,5 +1,6 @@
 """The training loop: it learns, and a run that was broken off ends as if it had not been."""
 
+import copy
 import json
 import os
 import signal
@@ -174,6 +175,30 @@ def test_the_target_is_the_average_with_its_own_decay(tmp_path):
         expected = 0.8 * expected + 0.2 * student
         torch.testing.assert_close(target, expected)
         assert not torch.equal(target, student)
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3, 1e3])
+def test_the_step_is_that_of_a_clipped_gradient(tmp_path, clip):
+    """Against torch's own clipping and the unfused AdamW in float64."""
+    trainer = make_trainer(tmp_path / "run", 20, dropout=0.0, gradient_clip=clip, weight_decay=0.1)
+    reference = copy.deepcopy(trainer.network).double()
+    matrices = [p for p in reference.parameters() if p.ndim > 1]
+    rest = [p for p in reference.parameters() if p.ndim <= 1]
+    adamw = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}])
+    for group in (*adamw.param_groups, *trainer._optimizer.param_groups):
+        group.update(lr=1e-2, betas=(0.95, 0.999))
+    for step, size in enumerate((1.0, 100.0, 10.0)):  # unequal: AdamW does not feel a common factor
+        generator = torch.Generator().manual_seed(step)
+        for parameter, copied in zip(trainer.network.parameters(), reference.parameters(), strict=True):
+            parameter.grad = size * torch.randn(parameter.shape, generator=generator)
+            copied.grad = parameter.grad.double()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(reference.parameters(), clip)
+        norm = trainer.descend()
+        adamw.step()
+        assert norm > 1
+    for parameter, copied in zip(trainer.network.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(parameter.double(), copied, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"compile": True}])
