@@ -4,7 +4,7 @@ Writes result.json, a plot and videos, and prints the table.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from shortcut_policy.results import (
     markdown_table,
     write_result,
 )
-from shortcut_policy.statistics import bootstrap_mean_interval, wilson_interval
+from shortcut_policy.statistics import bootstrap_mean_interval, paired_difference_interval, wilson_interval
 from shortcut_policy.training.distributed import join_processes
 from shortcut_policy.video import write_mp4
 
@@ -148,7 +148,8 @@ def main(values: dict[str, Any]) -> None:
     training = describe_training(checkpoints, policies)
     environment = from_mapping(EnvironmentConfig, metadata["environment"], "environment.")
 
-    rows = []
+    rows, scores = [], {}
+    latency_ms = sampling_latency_ms(policies[0], config.steps, config.latency_calls)
     for steps in tqdm(config.steps, desc="step counts", unit="count"):
         evaluations = [
             roll_out(
@@ -163,7 +164,8 @@ def main(values: dict[str, Any]) -> None:
             for policy in policies
         ]
         save_videos(output / "videos", evaluations[0], steps)
-        rows.append(make_row(steps, evaluations, sampling_latency_ms(policies[0], steps, config.latency_calls)))
+        scores[steps] = [evaluation.scores for evaluation in evaluations]
+        rows.append(make_row(steps, evaluations, latency_ms[steps]))
 
     hashes = [json.loads((path / "config.json").read_text())["sha256"][:16] for path in checkpoints]
     objective = policies[0].config.objective.name
@@ -189,7 +191,17 @@ def main(values: dict[str, Any]) -> None:
         write_result(target, result)
     score_and_latency(result, output / "score_and_latency.png", targets[0])
     print(markdown_table(result))
+    print_differences(scores)
     print(f"\n{output}: result.json, score_and_latency.png, videos/")
+
+
+def print_differences(scores: Mapping[int, Sequence[np.ndarray]]) -> None:
+    """The score of every number of steps less that of the largest, episode by episode: mean and 95 % interval."""
+    most = max(scores)
+    for steps in sorted(scores.keys() - {most}):
+        interval = paired_difference_interval(scores[steps], scores[most])
+        difference = np.mean(scores[steps]) - np.mean(scores[most])
+        print(f"score({steps}) - score({most}) = {difference:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]")
 
 
 def make_row(steps: int, evaluations: list[Evaluation], latency_ms: np.ndarray) -> Row:

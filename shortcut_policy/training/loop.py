@@ -21,12 +21,12 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from shortcut_policy.config import to_mapping
-from shortcut_policy.core.network import BoundNetwork
-from shortcut_policy.core.objectives.base import Batch, Draw, Mean, Networks, Objective, Phase
+from shortcut_policy.core.objectives.base import Batch, Draw, Mean, Objective, Phase
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.distributed import Processes
 from shortcut_policy.training.ema import Ema
 from shortcut_policy.training.interruption import StopRequest, TrainingInterrupted
+from shortcut_policy.training.loss_module import LossModule
 from shortcut_policy.training.metrics import MetricLog, MetricWindow, open_logs
 from shortcut_policy.training.optimizer import learning_rate, make_optimizer
 from shortcut_policy.training.run_folder import RunFolder
@@ -52,23 +52,6 @@ class Hook:
 
     every: int
     measure: Callable[[int, nn.Module], Mapping[str, float]]
-
-
-class _LossModule(nn.Module):
-    """The objective's loss as one forward, so that DistributedDataParallel sees the student's every use."""
-
-    def __init__(self, network: nn.Module, target: nn.Module | None, teacher: nn.Module | None) -> None:
-        super().__init__()
-        self.network = network
-        self._frozen = (target, teacher)  # in a tuple: not submodules, so not synchronised
-
-    def forward(self, objective: Objective, batch: Batch, draw: Draw) -> tuple[Tensor, Mapping[str, Mean]]:
-        def bind(network: nn.Module | None) -> BoundNetwork | None:
-            return None if network is None else BoundNetwork(network, batch.condition, batch.null_condition)
-
-        target, teacher = self._frozen
-        loss = objective.loss(Networks(bind(self.network), bind(target), bind(teacher)), batch, draw)
-        return loss.per_row.mean(), loss.metrics
 
 
 class Trainer:
@@ -315,7 +298,7 @@ class Trainer:
         is_exact = self.config.precision == "fp32"  # else cuDNN's convolutions would be in TF32 by default
         torch.set_float32_matmul_precision("highest" if is_exact else "high")
         torch.backends.cudnn.allow_tf32 = not is_exact
-        loss_module = _LossModule(self.network, target, self._teacher)
+        loss_module = LossModule(self.network, target, self._teacher)
         if self.processes.count == 1:
             return loss_module
         return DistributedDataParallel(loss_module, broadcast_buffers=False)

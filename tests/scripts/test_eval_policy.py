@@ -35,6 +35,8 @@ def test_result_table_plot_and_videos(tmp_path, run_folder, run_command):
     assert result.evaluation.first_seed == 100_000
     assert "widths=[8, 16]" in result.network
     assert "| 1 |" in out
+    difference = result.rows[0].mean - result.rows[1].mean
+    assert f"score(1) - score(3) = {difference:+.3f}" in out
     assert (folder / "score_and_latency.png").stat().st_size > 10_000
     assert len(list((folder / "videos").glob("seed100000_*.mp4"))) == 2
 
