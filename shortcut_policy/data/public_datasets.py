@@ -1,168 +1,139 @@
-"""Public demonstrations: where they lie, how to recognise them, and how to put them in place."""
+"""Public demonstrations: which there are, where they lie, and how to recognise them.
 
-import hashlib
-import os
-import shutil
-import stat
-import tempfile
-import zipfile
+The robomimic sets: addresses from robomimic's own registry (`robomimic/__init__.py`), 0.5.0 for version v15 (states and
+observations of robosuite 1.5, on Hugging Face) and 0.3.0 for version v141 (robosuite 1.4.1, at Stanford: the same
+demonstrations, but other files, so that neither address can stand in for the other). 200 demonstrations each (PH, one
+proficient operator) or 300 (MH, six operators): https://robomimic.github.io/docs/datasets/robomimic_v0.1.html.
+"""
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
-from shortcut_policy.data.download import Progress, fetch
-from shortcut_policy.data.zarr_replay import open_replay
-
-
-@dataclass(frozen=True)
-class PublicDataset:
-    """A zip file on the web with one zarr replay buffer in it.
-
-    Attributes:
-        name: the task's name on the command line.
-        urls: addresses, tried in order.
-        target: folder of the store below the data folder.
-        arrays: the arrays that `content_sha256` covers, in order.
-        content_sha256: what `content_digest` gives for them.
-    """
-
-    name: str
-    urls: tuple[str, ...]
-    target: str
-    arrays: tuple[str, ...]
-    content_sha256: str
+from shortcut_policy.data.download import Progress
+from shortcut_policy.data.public_archive import PublicArchive
+from shortcut_policy.data.public_hdf5 import PublicHDF5
 
 
-PUBLIC_DATASETS: Mapping[str, PublicDataset] = MappingProxyType(
+class PublicDataset(Protocol):
+    """What a kind of set has: `path` of its file below a mirror, `place` of a copy below the data folder."""
+
+    @property
+    def path(self) -> str: ...  # noqa: D102
+    @property
+    def place(self) -> str: ...  # noqa: D102
+    def install(  # noqa: D102
+        self,
+        folder: Path,
+        *,
+        mirrors: Sequence[str] = (),
+        progress: Progress | None = None,
+        retries: int = 4,
+        backoff_s: float = 1.0,
+    ) -> Path: ...
+
+
+PUSHT = PublicArchive(
+    path="pusht.zip",
+    urls=("https://diffusion-policy.cs.columbia.edu/data/training/pusht.zip",),
+    target="pusht/pusht_cchi_v7_replay.zarr",
+    arrays=("data/action", "data/state", "data/keypoint", "meta/episode_ends"),
+    # Over the decoded values of 25,650 steps in 206 episodes, not over the zip file, so that a copy packed
+    # or compressed in another way passes too.
+    content_sha256="46be9caa09e87408a1ad2cc7b9a005198ecbfc70769409213f19f3050e5caf7d",
+)
+
+_ENV_NAMES = {
+    "lift": "Lift",
+    "can": "PickPlaceCan",
+    "square": "NutAssemblySquare",
+    "transport": "TwoArmTransport",
+    "tool_hang": "ToolHang",
+}
+_NUM_DEMOS = {"ph": 200, "mh": 300}
+_KINDS = ("low_dim", "demo")
+_VERSIONS = ("v15", "v141")
+
+_HUGGING_FACE = "https://huggingface.co/datasets/robomimic/robomimic_datasets/resolve"
+_REVISION = "74fa018461f479cd9fd15b924a16103012096203"
+_STANFORD = "http://downloads.cs.stanford.edu/downloads/rt_benchmark"
+
+# Bytes and sha256 from the Git LFS pointers of that revision, as projects on GitHub that pin it state them:
+# suk063/reachy-retarget (reachy_retarget/acquire/catalog.yaml) all low_dim files, Miko997/metriplane both files of
+# Can PH. Others state the same for every file but lift/mh. Where nothing stands here, Hugging Face is asked on the way.
+_PINNED = {
+    "lift/ph/low_dim_v15.hdf5": (21_084_088, "2067777cb8b532e9263dd09fd6448c41cc31224bb27be4a3b734010ae13eb540"),
+    "lift/mh/low_dim_v15.hdf5": (50_689_696, "d8bc0de2ca48d0b834ab36561182182d101f4e84bfcec365291ec7acf12124dd"),
+    "can/ph/low_dim_v15.hdf5": (46_889_752, "3f2eb92e0a5025d0095e866ac16cc8092d6a762abe27dec90dbaff9027282962"),
+    "can/ph/demo_v15.hdf5": (64_932_974, "86961df85af1b9c6b9d4182a3755a8a4db6d0660cd550e45cca1f7accdb6d73d"),
+    "can/mh/low_dim_v15.hdf5": (112_792_088, "c4a34c837913446d295c6ca38f2b31888d69812198478af470ecb84a99e9f7d7"),
+    "square/ph/low_dim_v15.hdf5": (51_145_256, "45d8cabb6d57a4c03e839aa5e4b3e58fb60fe8bd20e1951fec563a2abfd14951"),
+    "square/mh/low_dim_v15.hdf5": (123_300_120, "da7dee0b6da49feae81dbde8fc6508660788e2131098f72ca44f60528405172d"),
+    "transport/ph/low_dim_v15.hdf5": (303_187_328, "260515618f4c8b660e54171497ecceb08c7c6463691a9ce862b158bcacd950b4"),
+    "transport/mh/low_dim_v15.hdf5": (621_187_696, "b54d650e1048b132f160b349b3b36bb9e008ddb4093913700bbee422c6ae4347"),
+    "tool_hang/ph/low_dim_v15.hdf5": (198_601_752, "c5cb01b119a109a3d4842ca515906e86f1f35a8ee1a333d22b3503c1a513a8f4"),
+}
+
+
+def _robomimic(task: str, source: str, kind: str, version: str) -> PublicHDF5:
+    path = f"{task}/{source}/{kind}_{version}.hdf5"
+    size, sha256 = _PINNED.get(path, (None, None))
+    # The revision names the bytes for good; `main` is for the day when the history is rewritten.
+    hub = tuple(f"{_HUGGING_FACE}/{revision}/v1.5/{path}" for revision in (_REVISION, "main"))
+    return PublicHDF5(
+        task=task,
+        source=source,
+        kind=kind,
+        version=version,
+        env_name=_ENV_NAMES[task],
+        num_demos=_NUM_DEMOS[source],
+        urls=hub if version == "v15" else (f"{_STANFORD}/{path}",),
+        sha256=sha256,
+        size=size,
+    )
+
+
+ROBOMIMIC: Mapping[tuple[str, str, str, str], PublicHDF5] = MappingProxyType(
     {
-        dataset.name: dataset
-        for dataset in (
-            PublicDataset(
-                name="pusht",
-                urls=("https://diffusion-policy.cs.columbia.edu/data/training/pusht.zip",),
-                target="pusht/pusht_cchi_v7_replay.zarr",
-                arrays=("data/action", "data/state", "data/keypoint", "meta/episode_ends"),
-                # Over the decoded values of 25,650 steps in 206 episodes, not over the zip file, so that a copy packed
-                # or compressed in another way passes too.
-                content_sha256="46be9caa09e87408a1ad2cc7b9a005198ecbfc70769409213f19f3050e5caf7d",
-            ),
-        )
+        (task, source, kind, version): _robomimic(task, source, kind, version)
+        for task in _ENV_NAMES
+        for source in _NUM_DEMOS
+        if (task, source) != ("tool_hang", "mh")  # never recorded
+        for kind in _KINDS
+        for version in _VERSIONS
     }
 )
 
 
-def content_digest(path: str | Path, arrays: Sequence[str]) -> str:
-    """Return the sha256 over the decoded arrays of a replay buffer, whatever its compression, chunks and format.
-
-    Each array contributes the line `<name> <little-endian type> <shape>` and its values in C order, little-endian.
-
-    Raises:
-        FileNotFoundError, ValueError: as `open_replay` and `ReplayStore.read`.
-    """
-    digest = hashlib.sha256()
-    with open_replay(path) as store:
-        for name in arrays:
-            values = store.read(name)
-            values = values.astype(values.dtype.newbyteorder("<"), order="C", copy=False)
-            shape = ",".join(map(str, values.shape))
-            digest.update(f"{name} {values.dtype.str} {shape}\n".encode())
-            digest.update(values.tobytes())
-    return digest.hexdigest()
-
-
-def install(
-    dataset: PublicDataset,
-    folder: Path,
-    *,
-    mirrors: Sequence[str] = (),
-    progress: Progress | None = None,
-    retries: int = 4,
-    backoff_s: float = 1.0,
-) -> Path:
-    """Put a public data set below `folder`, downloading it unless it is there.
-
-    A zip file `folder/<name>.zip` that is already there is used instead of the web, and kept.
+def select_datasets(
+    task: str, source: str | None = None, kind: str | None = None, version: str | None = None
+) -> tuple[PublicDataset, ...]:
+    """Return the public sets that these words name.
 
     Args:
-        dataset: which one.
-        folder: the data folder, made where needed.
-        mirrors: addresses to try before the public ones.
-        progress: as in `fetch`, also retries and backoff_s.
-
-    Returns:
-        The folder of the store.
+        task: "pusht", which has no other words; a robosuite task; or "all": every robosuite task with that source.
+        source: "ph" or "mh".
+        kind: "low_dim" (the default) or "demo".
+        version: "v15" (the default) or "v141".
 
     Raises:
-        ConnectionError, ValueError, FileExistsError: as `fetch`; FileExistsError also when something else lies at the
-            target.
+        ValueError: when there is no such set.
     """
-    target = folder / dataset.target
-    if target.exists():
-        try:
-            _check_content(dataset, target)
-        except ValueError as error:
-            raise FileExistsError(f"{target} exists but is not the public data, move it away: {error}") from error
-        return target
-    archive = folder / f"{dataset.name}.zip"
-    had_archive = archive.exists()
-    fetch(
-        [*mirrors, *dataset.urls],
-        archive,
-        check=partial(_check_archive, dataset),
-        progress=progress,
-        retries=retries,
-        backoff_s=backoff_s,
-    )
-    _extract_store(dataset, archive, target)
-    if not had_archive:
-        archive.unlink()
-    return target
-
-
-def _check_content(dataset: PublicDataset, path: Path) -> None:
-    found = content_digest(path, dataset.arrays)
-    if found != dataset.content_sha256:
-        raise ValueError(
-            f"the arrays {', '.join(dataset.arrays)} have sha256 {found} instead of {dataset.content_sha256}"
-        )
-
-
-def _check_archive(dataset: PublicDataset, path: Path) -> None:
-    """Refuse a zip file that is damaged anywhere, holds other data, or has a member that must not be unpacked."""
-    _check_content(dataset, path)
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            _check_member(member)
-        try:
-            damaged = archive.testzip()
-        except Exception as error:  # testzip reports bad checksums only; decompressors have errors of their own
-            raise ValueError(f"a file in it cannot be unpacked ({error})") from error
-    if damaged:
-        raise ValueError(f"{damaged!r} in it is damaged")
-
-
-def _check_member(member: zipfile.ZipInfo) -> None:
-    """Refuse names that lead out of the folder, and links; zipfile would bend the former and flatten the latter."""
-    name = member.filename
-    if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
-        raise ValueError(f"it holds the unsafe name {name!r}")
-    if stat.S_ISLNK(member.external_attr >> 16):
-        raise ValueError(f"it holds the link {name!r}")
-
-
-def _extract_store(dataset: PublicDataset, path: Path, target: Path) -> None:
-    """Unpack the store, and nothing else, under a temporary name, check it, and give it its own name."""
-    with open_replay(path) as store:
-        prefix = store.prefix
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [name for name in archive.namelist() if name.startswith(prefix)]
-            archive.extractall(temporary / "zip", members)
-        _check_content(dataset, temporary / "zip" / prefix)
-        os.rename(temporary / "zip" / prefix, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if task == "pusht":
+        if source or kind or version:
+            raise ValueError("task=pusht is one data set: leave out source, kind and version")
+        return (PUSHT,)
+    tasks = list(_ENV_NAMES) if task == "all" else [task]
+    if not set(tasks) <= set(_ENV_NAMES):
+        raise ValueError(f"task={task} has no public download: choose one of pusht, {', '.join(_ENV_NAMES)} or all")
+    kind, version = kind or "low_dim", version or "v15"
+    words = (("source", source, tuple(_NUM_DEMOS)), ("kind", kind, _KINDS), ("version", version, _VERSIONS))
+    for name, value, choices in words:
+        if value not in choices:
+            given = f"{name}={value} has no public download" if value else f"task={task} comes from several sources"
+            raise ValueError(f"{given}: choose {' or '.join(f'{name}={choice}' for choice in choices)}")
+    chosen = tuple(ROBOMIMIC[word] for name in tasks if (word := (name, source, kind, version)) in ROBOMIMIC)
+    if not chosen:
+        raise ValueError(f"task={task} was not recorded with source={source}: choose source=ph")
+    return chosen

@@ -1,5 +1,6 @@
 import hashlib
 import http.server
+import json
 import threading
 from dataclasses import dataclass, field
 
@@ -10,6 +11,8 @@ from shortcut_policy.data.download import fetch
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+FILE = "/datasets/owner/name/resolve/revision/folder/file"  # as on Hugging Face
+LISTING = "/api/datasets/owner/name/tree/revision/folder"
 
 
 @dataclass
@@ -23,10 +26,29 @@ class Server:
     if_range: bool = True  # whether it understands If-Range
     break_after: list[int] = field(default_factory=list)  # bytes of each answer's body, then the connection breaks
     statuses: list[int] = field(default_factory=list)  # answered first, in order
+    length_error: int = 0  # how much too large the announced length is
+    linked: dict[str, str] = field(default_factory=dict)  # headers of the redirect, which there is when they are given
+    listing: object = None  # what the folder's listing says; 404 without
+    listed: int = 0  # how often the listing was asked for
     requests: list[tuple[str | None, str | None]] = field(default_factory=list)  # (Range, If-Range)
     url: str = ""
 
     def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        if handler.path == LISTING:
+            self.listed += 1
+            body = json.dumps(self.listing).encode()
+            handler.send_response(404 if self.listing is None else 200)
+            handler.end_headers()
+            handler.wfile.write(body)
+        elif self.linked and handler.path != "/storage":
+            handler.send_response(302)
+            for name, value in {"Location": "/storage", "ETag": '"of the redirect"', **self.linked}.items():
+                handler.send_header(name, value)
+            handler.end_headers()
+        else:
+            self.answer_file(handler)
+
+    def answer_file(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         wanted, validator = handler.headers.get("Range"), handler.headers.get("If-Range")
         self.requests.append((wanted, validator))
         if self.statuses:
@@ -39,10 +61,10 @@ class Server:
             return
         handler.send_response(206 if first else 200)
         body = self.content[first:]
-        handler.send_header("Content-Length", str(len(body)))
+        handler.send_header("Content-Length", str(len(body) + self.length_error))
         if first:
             last = len(self.content) - 1
-            handler.send_header("Content-Range", f"bytes {first}-{last}/{len(self.content)}")
+            handler.send_header("Content-Range", f"bytes {first}-{last}/{len(self.content) + self.length_error}")
         for name, value in (("ETag", self.etag), ("Last-Modified", self.last_modified)):
             if value:
                 handler.send_header(name, value)
@@ -69,7 +91,7 @@ def serve(monkeypatch):
         thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         running.append((listening, thread))
-        server.url = f"http://127.0.0.1:{listening.server_port}/file"
+        server.url = f"http://127.0.0.1:{listening.server_port}{FILE}"
         return server
 
     yield start
@@ -234,3 +256,103 @@ def test_refuses_other_addresses(tmp_path, url):
         get(url, tmp_path / "file")
     with pytest.raises(ValueError, match="at least one"):
         get([], tmp_path / "file")
+
+
+# A server that lies about the length
+
+
+def test_length_too_large(serve, tmp_path):
+    server = serve(Server(length_error=100))
+    with pytest.raises(ConnectionError, match=r"closed after 300000 of 300100 bytes \(gave up after 3 tries\)"):
+        get(server, tmp_path / "file", retries=2)
+    assert not (tmp_path / "file").exists()
+    with pytest.raises(ValueError, match="offers 300100 bytes instead of 300000"):
+        get(server, tmp_path / "file", size=len(CONTENT))
+
+
+def test_length_too_small(serve, tmp_path):
+    server = serve(Server(length_error=-100))
+    with pytest.raises(ValueError, match="sha256 is"):
+        get(server, tmp_path / "file")
+    with pytest.raises(ValueError, match="offers 299900 bytes instead of 300000"):
+        get(server, tmp_path / "file", size=len(CONTENT))
+    assert names(tmp_path) == []
+
+
+def test_length_other_than_the_linked_one(serve, tmp_path):
+    server, right = serve(Server(linked={"X-Linked-Size": "300001"})), serve(Server())
+    with pytest.raises(ValueError, match="announces 300001 bytes but sends 300000"):
+        get(server, tmp_path / "file")
+    assert get([server.url, right.url], tmp_path / "file").read_bytes() == CONTENT
+
+
+# The checksum that the server publishes
+
+
+def linked(sha256=SHA256, size=300_000):
+    return {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(size)}
+
+
+def listing(sha256=SHA256, size=300_000):
+    entry = {"type": "file", "oid": "0" * 40, "size": size, "path": "folder/file"}
+    other = entry | {"path": "folder/other", "lfs": {"oid": "1" * 64, "size": 1}}
+    return [{"type": "directory", "path": "folder/folder"}, other, entry | {"lfs": {"oid": sha256, "size": size}}]
+
+
+@pytest.mark.parametrize(
+    "published",
+    [{"linked": linked()}, {"listing": listing()}, {"linked": linked(), "listing": listing()}],
+    ids=["redirect", "listing", "both"],
+)
+def test_published_checksum(serve, tmp_path, published):
+    right, wrong = serve(Server(**published)), serve(Server(content=CONTENT[::-1], **published))
+    assert get(right, tmp_path / "right", sha256=None).read_bytes() == CONTENT
+    with pytest.raises(ValueError, match=f"its sha256 is .* instead of {SHA256}"):
+        get(wrong, tmp_path / "wrong", sha256=None)
+    assert names(tmp_path) == ["right"]
+
+
+@pytest.mark.parametrize("published", [{"linked": linked(size=5)}, {"listing": listing(size=5)}])
+def test_published_size(serve, tmp_path, published):
+    server = serve(Server(**published))
+    with pytest.raises(ValueError, match=r"announces 5 bytes but sends 300000|offers 300000 bytes instead of 5"):
+        get(server, tmp_path / "file", sha256=None)
+
+
+def test_a_known_checksum_outweighs_a_published_one(serve, tmp_path):
+    other = "f" * 64
+    server = serve(Server(linked=linked(other), listing=listing(other)))
+    with pytest.raises(ValueError, match=f"the server offers {other} as sha256 instead of {SHA256}"):
+        get(server, tmp_path / "file")
+    assert (server.listed, names(tmp_path)) == (0, [])
+
+
+def test_listing_and_redirect_that_differ(serve, tmp_path):
+    server = serve(Server(linked=linked(), listing=listing("f" * 64)))
+    with pytest.raises(ValueError, match=f"the server offers {SHA256} as sha256 instead of {'f' * 64}"):
+        get(server, tmp_path / "file", sha256=None)
+
+
+def test_published_checksum_outlives_the_process(serve, tmp_path):
+    server = serve(Server(content=CONTENT[::-1], linked=linked(), break_after=[100_000, 0]))
+    with pytest.raises(ConnectionError):
+        get(server, tmp_path / "file", sha256=None, retries=0)
+    server.linked = {}
+    with pytest.raises(ValueError, match=f"instead of {SHA256}"):
+        get(server, tmp_path / "file", sha256=None)
+    assert [wanted for wanted, _ in server.requests] == [None, "bytes=100000-", "bytes=100000-"]
+
+
+def test_starts_over_when_the_published_checksum_changed(serve, tmp_path):
+    server = serve(Server(content=bytes(len(CONTENT)), linked=linked("f" * 64), break_after=[100_000, 0]))
+    with pytest.raises(ConnectionError):
+        get(server, tmp_path / "file", sha256=None, retries=0)
+    server.content, server.linked = CONTENT, linked()
+    assert get(server, tmp_path / "file", sha256=None).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("nonsense", [{}, [1, {"path": "folder/file", "lfs": 3}], listing("main", "large"), "x"])
+def test_a_listing_that_says_nothing(serve, tmp_path, nonsense):
+    server = serve(Server(listing=nonsense, linked={"X-Linked-Etag": '"0123456789abcdef"', "X-Linked-Size": "big"}))
+    assert get(server, tmp_path / "file", sha256=None).read_bytes() == CONTENT
+    assert server.listed == 1

@@ -1,6 +1,8 @@
+import dataclasses
 import functools
 import hashlib
 import http.server
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -14,11 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shortcut_policy.data.public_datasets import PUBLIC_DATASETS, PublicDataset, content_digest, install
-from shortcut_policy.data.zarr_replay import ArraySource, read_zarr
+from shortcut_policy.data.array_source import ArraySource
+from shortcut_policy.data.public_archive import PublicArchive, content_digest
+from shortcut_policy.data.public_datasets import PUSHT, ROBOMIMIC, select_datasets
+from shortcut_policy.data.zarr_replay import read_zarr
 
 REPOSITORY = Path(__file__).parents[2]
 ARRAYS = ("data/action", "meta/episode_ends")
+TASKS = ["lift", "can", "square", "transport", "tool_hang"]
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,12 @@ def site(monkeypatch, tmp_path) -> Iterator[Site]:
 
 
 @pytest.fixture
-def dataset(write_replay, site) -> PublicDataset:
+def dataset(write_replay, site) -> PublicArchive:
     """Two small episodes, served as a zip file."""
     archive = write_replay(zipped_as="task/replay.zarr")
     archive.rename(site.folder / "task.zip")
-    return PublicDataset(
-        name="task",
+    return PublicArchive(
+        path="task.zip",
         urls=(f"{site.url}/task.zip",),
         target="task/replay.zarr",
         arrays=ARRAYS,
@@ -95,7 +100,7 @@ def test_digest_known_answer(write_replay):
 
 def test_installs_once(dataset, site, tmp_path):
     output = tmp_path / "data"
-    target = install(dataset, output)
+    target = dataset.install(output)
     assert target == output / "task/replay.zarr"
     assert read_zarr(target, {"state": ArraySource("state")}).num_episodes == 2
     assert sorted(path.name for path in output.rglob("*") if path.parent in (output, output / "task")) == [
@@ -103,7 +108,7 @@ def test_installs_once(dataset, site, tmp_path):
         "task",
     ]
     before = target.stat().st_ino
-    assert install(dataset, output) == target
+    assert dataset.install(output) == target
     assert target.stat().st_ino == before
     assert len(site.requests) == 1
 
@@ -113,7 +118,7 @@ def test_mirrors_come_first_and_a_wrong_one_is_passed_over(dataset, site, tmp_pa
     replay_arrays["data/action"] += 1
     write_replay(zipped_as="task/replay.zarr").rename(site.folder / "other.zip")
     mirrors = [f"{site.url}/page.zip", f"{site.url}/other.zip"]
-    target = install(dataset, tmp_path / "data", mirrors=mirrors)
+    target = dataset.install(tmp_path / "data", mirrors=mirrors)
     assert site.requests == ["/page.zip", "/other.zip", "/task.zip"]
     assert content_digest(target, ARRAYS) == dataset.content_sha256
 
@@ -122,7 +127,7 @@ def test_wrong_content_leaves_nothing_behind(dataset, site, tmp_path, write_repl
     replay_arrays["data/action"] += 1
     write_replay(zipped_as="task/replay.zarr").rename(site.folder / "task.zip")
     with pytest.raises(ValueError, match="arrays data/action, meta/episode_ends have sha256"):
-        install(dataset, tmp_path / "data")
+        dataset.install(tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []
 
 
@@ -131,7 +136,7 @@ def test_never_touches_what_is_there(dataset, tmp_path):
     (output / "task/replay.zarr").mkdir(parents=True)
     (output / "task/replay.zarr/mine").write_text("mine")
     with pytest.raises(FileExistsError, match="exists but is not the public data, move it away"):
-        install(dataset, output)
+        dataset.install(output)
     assert (output / "task/replay.zarr/mine").read_text() == "mine"
 
 
@@ -139,7 +144,7 @@ def test_takes_and_keeps_a_zip_file_that_is_there(dataset, site, tmp_path):
     output = tmp_path / "data"
     output.mkdir()
     shutil.copy(site.folder / "task.zip", output / "task.zip")
-    install(dataset, output)
+    dataset.install(output)
     assert (output / "task.zip").exists()
     assert site.requests == []
 
@@ -151,7 +156,7 @@ def test_refuses_names_that_lead_out(dataset, site, tmp_path, name):
         member.filename = name
         archive.writestr(member, "escaped")
     with pytest.raises(ValueError, match="unsafe name"):
-        install(dataset, tmp_path / "data")
+        dataset.install(tmp_path / "data")
     assert not list(tmp_path.rglob("*escaped*"))
 
 
@@ -161,7 +166,7 @@ def test_refuses_links(dataset, site, tmp_path):
         member.external_attr = 0o120777 << 16
         archive.writestr(member, "/etc")
     with pytest.raises(ValueError, match=r"holds the link 'task/replay\.zarr/data/link'"):
-        install(dataset, tmp_path / "data")
+        dataset.install(tmp_path / "data")
 
 
 def test_refuses_damage_outside_the_digest(dataset, site, tmp_path):
@@ -172,26 +177,26 @@ def test_refuses_damage_outside_the_digest(dataset, site, tmp_path):
     content[member.header_offset + 30 + len(member.filename) + member.compress_size - 3] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"is damaged|cannot be unpacked"):
-        install(dataset, tmp_path / "data")
+        dataset.install(tmp_path / "data")
 
 
 def test_unpacks_only_the_store(dataset, site, tmp_path):
     with zipfile.ZipFile(site.folder / "task.zip", "a") as archive:
         archive.writestr("task/readme.txt", "not asked for")
-    install(dataset, tmp_path / "data")
+    dataset.install(tmp_path / "data")
     assert not list((tmp_path / "data").rglob("readme.txt"))
 
 
 # The command
 
 
-def download_data(*words) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "scripts/download_data.py"), *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )
+@pytest.fixture
+def command():
+    """The command as a module, whose table can be replaced."""
+    spec = importlib.util.spec_from_file_location("download_data", REPOSITORY / "scripts/download_data.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_command_fetches_pusht_from_a_mirror(real_data, site, tmp_path):
@@ -200,7 +205,13 @@ def test_command_fetches_pusht_from_a_mirror(real_data, site, tmp_path):
         for path in sorted(store.rglob("*")):
             if "img" not in path.parts:
                 archive.write(path, Path("pusht") / store.name / path.relative_to(store))
-    done = download_data("task=pusht", f"output={tmp_path / 'data'}", f"mirror={site.url}/pusht.zip")
+    words = ["task=pusht", f"output={tmp_path / 'data'}", f"mirror={site.url}/pusht.zip"]
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "scripts/download_data.py"), *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
     assert done.returncode == 0, done.stderr
     target = tmp_path / "data/pusht/pusht_cchi_v7_replay.zarr"
     assert done.stdout.strip() == str(target)
@@ -208,17 +219,117 @@ def test_command_fetches_pusht_from_a_mirror(real_data, site, tmp_path):
 
 
 def test_real_pusht_data_has_the_digest(real_data):
-    pusht = PUBLIC_DATASETS["pusht"]
-    assert content_digest(real_data(pusht.target), pusht.arrays) == pusht.content_sha256
+    assert content_digest(real_data(PUSHT.target), PUSHT.arrays) == PUSHT.content_sha256
+
+
+def test_command_goes_on_when_a_file_fails(command, dataset, site, tmp_path, monkeypatch, capsys):
+    lift = dataclasses.replace(select_datasets("lift", "ph")[0], urls=(f"{site.url}/gone.hdf5",))
+    monkeypatch.setattr(command, "select_datasets", lambda *words: (lift, dataset))
+    page = site.folder / "mirror" / lift.path
+    page.parent.mkdir(parents=True)
+    page.write_text("<html>please log in</html>")
+    assert command.main(["task=all", f"output={tmp_path / 'data'}", f"mirror={site.url}/mirror/"]) == 1
+    assert list(dict.fromkeys(site.requests)) == [f"/mirror/{lift.path}", "/gone.hdf5", "/mirror/task.zip", "/task.zip"]
+    printed = capsys.readouterr()
+    assert "error: could not download low_dim_v15.hdf5" in printed.err
+    assert "the server offers 26 bytes instead of 21084088" in printed.err
+    assert "the server answered 404" in printed.err
+    assert printed.out == f"{tmp_path / 'data/task/replay.zarr'}\n"
+    assert command.main(["task=all", f"output={tmp_path / 'data'}", f"mirror={site.url}/task.zip"]) == 2
+
+
+def test_command_says_where_to_put_a_file(command, site, tmp_path, monkeypatch, capsys):
+    lift = dataclasses.replace(select_datasets("lift", "ph")[0], urls=(f"{site.url}/gone.hdf5",))
+    monkeypatch.setattr(command, "select_datasets", lambda *words: (lift,))
+    assert command.main(["task=lift", f"output={tmp_path / 'data'}"]) == 1
+    place = tmp_path / "data/robomimic/lift/ph/low_dim_v15.hdf5"
+    assert f"try again, or put the file at {place}\n" in capsys.readouterr().err
+
+
+def test_command_takes_no_file_that_is_not_the_public_one(command, tmp_path, capsys):
+    path = tmp_path / "data/robomimic/lift/mh/low_dim_v15.hdf5"
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    assert command.main(["task=lift", "source=mh", f"output={tmp_path / 'data'}"]) == 1
+    printed = capsys.readouterr()
+    assert "exists but is not the file wanted, move it away: it has 4 bytes instead of 50689696" in printed.err
+    assert (printed.out, path.read_text()) == ("", "mine")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["task=moon"], "error: task=moon has no public download: choose one of pusht\n"),
-        (["pusht"], "error: expected task=..., output=... or mirror=..., not 'pusht'\n"),
+        (["task=moon"], "task=moon has no public download: choose one of pusht, lift, can, square, "),
+        (["pusht"], "expected words like task=..., source=..., kind=..., "),
+        (["task=all", "source=ph", "mirror=http://x/y"], "mirror=http://x/y is one file: for task=all give a folder"),
     ],
 )
-def test_command_refuses(words, message):
-    done = download_data(*words)
-    assert (done.returncode, done.stderr) == (2, message)
+def test_command_refuses(command, capsys, words, message):
+    assert command.main(words) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_help_lists_every_set(command, capsys):
+    assert command.main(["--help"]) == 0
+    listing = capsys.readouterr().out
+    for task, source, kind, _ in ROBOMIMIC:
+        assert f"task={task} source={source} kind={kind}" in listing
+    assert "300   50.7 MB  d8bc0de2" in listing
+
+
+# The table
+
+
+def test_every_set_has_its_own_place():
+    assert len(ROBOMIMIC) == (5 + 4) * 2 * 2
+    assert len({dataset.place for dataset in ROBOMIMIC.values()}) == len(ROBOMIMIC)
+    for dataset in ROBOMIMIC.values():
+        assert dataset.num_demos == {"ph": 200, "mh": 300}[dataset.source]
+        assert all(url.endswith(f"/{dataset.path}") for url in dataset.urls)
+        assert (dataset.sha256 is None) == (dataset.size is None)
+    known = [dataset.sha256 for dataset in ROBOMIMIC.values() if dataset.sha256]
+    assert len(set(known)) == len(known) == 10
+    assert all(len(sha256) == 64 for sha256 in known)
+
+
+def test_addresses():
+    (lift,) = select_datasets("lift", "ph")
+    assert lift.urls == (
+        "https://huggingface.co/datasets/robomimic/robomimic_datasets/resolve/"
+        "74fa018461f479cd9fd15b924a16103012096203/v1.5/lift/ph/low_dim_v15.hdf5",
+        "https://huggingface.co/datasets/robomimic/robomimic_datasets/resolve/main/v1.5/lift/ph/low_dim_v15.hdf5",
+    )
+    (can,) = select_datasets("can", "mh", "demo", "v141")
+    assert can.urls == ("http://downloads.cs.stanford.edu/downloads/rt_benchmark/can/mh/demo_v141.hdf5",)
+    assert (lift.place, can.place) == ("robomimic/lift/ph/low_dim_v15.hdf5", "robomimic/can/mh/demo_v141.hdf5")
+
+
+def test_addresses_are_those_of_robomimic():
+    """The installed registry, 0.3.0, has version v141."""
+    registry = pytest.importorskip("robomimic").DATASET_REGISTRY
+    for (task, source, kind, version), dataset in ROBOMIMIC.items():
+        if version == "v141":
+            assert dataset.urls == (registry[task][source]["raw" if kind == "demo" else kind]["url"],)
+
+
+def test_selection():
+    assert select_datasets("pusht") == (PUSHT,)
+    assert [dataset.task for dataset in select_datasets("all", "ph")] == TASKS
+    assert [dataset.task for dataset in select_datasets("all", "mh", "demo")] == TASKS[:4]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["moon"], "task=moon has no public download: choose one of pusht, lift, can, square, transport, tool_hang"),
+        (["pusht", "ph"], "task=pusht is one data set: leave out source, kind and version"),
+        (["lift"], "task=lift comes from several sources: choose source=ph or source=mh"),
+        (["lift", "mg"], "source=mg has no public download: choose source=ph or source=mh"),
+        (["lift", "ph", "image"], "kind=image has no public download: choose kind=low_dim or kind=demo"),
+        (["lift", "ph", "demo", "v1"], "version=v1 has no public download: choose version=v15 or version=v141"),
+        (["tool_hang", "mh"], "task=tool_hang was not recorded with source=mh: choose source=ph"),
+    ],
+)
+def test_selection_refuses(words, message):
+    with pytest.raises(ValueError, match=message):
+        select_datasets(*words)
