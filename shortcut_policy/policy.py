@@ -24,7 +24,7 @@ from shortcut_policy.pretrained import read_pretrained, write_pretrained
 class Policy(nn.Module):
     """Maps observations to chunks of actions.
 
-    Shapes: B batch, To observation steps, T horizon, A action channels.
+    Shapes: B batch, To observation steps, T horizon, A action channels, E channels of the environment's action.
 
     Args:
         config: what it is made of.
@@ -58,6 +58,7 @@ class Policy(nn.Module):
         values = {
             "observation_dims": {key: array.shape[-1] for key, array in episodes.observations.items()},
             "action_dim": episodes.actions.shape[-1],
+            "action_codec": episodes.action_codec,
             **config,
         }
         built = from_mapping(PolicyConfig, values)
@@ -100,7 +101,7 @@ class Policy(nn.Module):
         step_noise: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Sample chunks of actions in the data set's units.
+        """Sample chunks of actions as the environment takes them, in the data set's units.
 
         Args:
             observation: {key: (B, To, D)} in the data set's units, oldest first; anything `torch.as_tensor` takes.
@@ -110,7 +111,8 @@ class Policy(nn.Module):
             generator: on the policy's device.
 
         Returns:
-            (B, T', A): the action for the newest observation first. T' = T + action_offset.
+            (B, T', E): the action for the newest observation first. T' = T + action_offset; E is the width of the data
+            set's actions, which is not A where the network sees them encoded.
 
         Raises:
             ValueError: an observation is missing, or an observation or the noise has another shape than the policy's.
@@ -126,12 +128,13 @@ class Policy(nn.Module):
         if step_noise is None and sampler.step_noises:
             step_noise = torch.randn(sampler.step_noises, *shape, generator=generator, device=self.device)
         chunk = sampler(predict, noise.to(self.device), None if step_noise is None else step_noise.to(self.device))
-        return self.normalizer.action.inverse(chunk)[:, -self.config.action_offset :]
+        chunk = self.normalizer.action.inverse(chunk)[:, -self.config.action_offset :]
+        return self.config.action_codec.decode(chunk)
 
     def act(
         self, observation: Mapping[str, Tensor], num_steps: int = 1, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """The next action (B, A) for the newest observations {key: (B, D)}, in receding horizon.
+        """The next action (B, E) for the newest observations {key: (B, D)}, in receding horizon.
 
         A chunk is sampled when the previous one is used up (after `action_steps` actions) or after `reset`.
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.normalizer import Normalization
 
 
@@ -25,7 +26,7 @@ class PolicyConfig:
 
     Args:
         observation_dims: channels of every low-dimensional observation, in the order in which they are joined.
-        action_dim: channels of the action.
+        action_dim: channels of the action as the network sees it.
         observation_steps: To, observations per decision.
         horizon: T, actions in a chunk.
         action_steps: Ta, actions executed before the next decision.
@@ -33,6 +34,7 @@ class PolicyConfig:
             Diffusion Policy's alignment, whose first actions lie in the past.
         network: the action head.
         objective: the objective, which also samples.
+        action_codec: what the actions mean, and how the network sees them.
         normalization: of observations and actions.
         mask_padding: whether actions that only repeat one at the episode's edge are left out of the loss.
         metadata: JSON values that travel with the checkpoint, such as the task.
@@ -49,6 +51,7 @@ class PolicyConfig:
     action_offset: int = 0
     network: Component = field(default_factory=lambda: Component("unet1d"))
     objective: Component = field(default_factory=lambda: Component("shortcut"))
+    action_codec: ActionCodec = field(default_factory=ActionCodec)
     normalization: Normalization = "limits"
     mask_padding: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -63,6 +66,9 @@ class PolicyConfig:
             raise ValueError(
                 f"action_offset must lie in (-horizon, 0] = (-{self.horizon}, 0], got {self.action_offset}"
             )
+        codec = self.action_codec
+        if codec.representation != "as_stored" and self.action_dim != codec.encoded_dim(7 * codec.arms):
+            raise ValueError(f"action_dim={self.action_dim} does not fit actions {codec}: encode the data's actions")
         if self.action_steps > self.horizon + self.action_offset:
             raise ValueError(
                 f"action_steps={self.action_steps} cannot be executed: a chunk of horizon={self.horizon} with "

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from small_policy import demonstrations, small_policy
 from torch import nn
 
+from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.batches import WindowBatches
 from shortcut_policy.data.windows import make_windows
 from shortcut_policy.policy import Policy
@@ -217,3 +220,25 @@ def test_a_sampler_gets_the_noise_of_its_steps():
     drawn = [policy.sample(observation, 3, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_poses_are_sampled_as_the_environment_takes_them(tmp_path):
+    """The network sees rot6d, left as it is; the environment rotation vectors, through a checkpoint as well."""
+    codec = ActionCodec("absolute_pose")
+    rotation = torch.tensor([3.0, 0.5, -0.2])  # nearly pi, as of a gripper that points down
+    actions = torch.tensor([[0.1, 0.2, 0.9, *rotation, 1.0], [0.3, 0.4, 1.1, *rotation, -1.0]]).repeat(13, 1).numpy()
+    episodes = replace(demonstrations(), actions=actions).encoded(codec)
+    policy = small_policy(episodes=episodes)
+    assert policy.chunk_shape == (8, 10)
+    encoded = policy.normalizer.action(torch.as_tensor(episodes.actions[:2]))  # (2, 10)
+    torch.testing.assert_close(encoded[:, 3:9], torch.as_tensor(episodes.actions[:2, 3:9]))
+    torch.testing.assert_close(encoded[:, [0, 1, 2, 9]], torch.tensor([[-1.0] * 3 + [1.0], [1.0] * 3 + [-1.0]]))
+
+    policy.save_pretrained(tmp_path / "policy")
+    loaded = Policy.from_pretrained(tmp_path / "policy")
+    assert loaded.config.action_codec == codec
+    noise = encoded[:1].expand(8, 10)[None]
+    chunk = loaded.with_network(Still()).sample(observe(1), noise=noise)
+    torch.testing.assert_close(chunk[0, 0], torch.as_tensor(actions[0]), atol=1e-5, rtol=1e-5)
+    stretched = noise * torch.tensor([1.0] * 3 + [1.7] * 6 + [1.0])  # what a network gives is no rotation
+    torch.testing.assert_close(loaded.with_network(Still()).sample(observe(1), noise=stretched), chunk)

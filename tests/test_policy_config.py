@@ -3,6 +3,7 @@ import json
 import pytest
 
 from shortcut_policy.config import from_mapping, to_mapping
+from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.policy_config import Component, PolicyConfig
 
 DIMS = {"position": 2, "angle": 1}
@@ -25,6 +26,7 @@ def test_defaults_are_diffusion_policys_window():
         ({"action_steps": 0}, "action_steps must be positive, got 0"),
         ({"action_offset": 1}, r"action_offset must lie in \(-horizon, 0\] = \(-16, 0\], got 1"),
         ({"action_offset": -16}, r"\(-16, 0\], got -16"),
+        ({"action_codec": ActionCodec("absolute_pose")}, "action_dim=2 does not fit actions 'absolute_pose' of 1 arm"),
         ({"action_steps": 17}, "action_steps=17 .* horizon=16 with action_offset=0 holds 16"),
         ({"action_steps": 16, "action_offset": -1}, "action_steps=16 .* action_offset=-1 holds 15"),
     ],

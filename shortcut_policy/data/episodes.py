@@ -1,9 +1,12 @@
 """Demonstrations in RAM: whole episodes stored one after the other, as Diffusion Policy's replay buffer keeps them."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from shortcut_policy.data.action_codec import ActionCodec
 
 
 def check_episode_ends(episode_ends: np.ndarray) -> None:
@@ -30,9 +33,11 @@ class Episodes:
 
     Attributes:
         observations: key -> (N, *shape), float32 (low-dim) or uint8 (images).
-        actions: (N, A) float32; row n is the action taken at observation n.
+        actions: (N, A) float32, as `action_codec` encodes them; row n is the action taken at observation n.
         episode_ends: (E,) int64, exclusive end of each episode, strictly rising, the last one is N.
         source: where the demonstrations came from, for messages.
+        names: of the episodes in the data set, where they have any.
+        action_codec: what the actions mean, and how they are encoded.
 
     Raises:
         ValueError: when shapes, types or ends disagree, or a value is NaN or infinite.
@@ -42,6 +47,8 @@ class Episodes:
     actions: np.ndarray
     episode_ends: np.ndarray
     source: str
+    names: tuple[str, ...] | None = None
+    action_codec: ActionCodec = field(default_factory=ActionCodec)
 
     def __post_init__(self):
         try:
@@ -59,6 +66,8 @@ class Episodes:
             raise ValueError(
                 f"the last episode ends at {self.episode_ends[-1]}, but there are {self.num_steps} actions"
             )
+        if self.names is not None and len(self.names) != self.num_episodes:
+            raise ValueError(f"there are {len(self.names)} names, but {self.num_episodes} episodes")
         for key, values in self.observations.items():
             if values.ndim < 2 or values.dtype not in (np.float32, np.uint8):
                 raise ValueError(
@@ -78,7 +87,7 @@ class Episodes:
             episode = int(np.searchsorted(self.episode_ends, step, side="right"))
             raise ValueError(
                 f"{name}: NaN or infinity at step {step}, which is step {step - self.episode_starts[episode]} "
-                f"of episode {episode}: repair or remove that episode"
+                f"of {self.names[episode] if self.names else f'episode {episode}'}: repair or remove that episode"
             )
 
     @property
@@ -122,7 +131,20 @@ class Episodes:
             actions=self.actions[rows],
             episode_ends=ends,
             source=self.source,
+            names=None if self.names is None else tuple(self.names[index] for index in indices),
+            action_codec=self.action_codec,
         )
+
+    def encoded(self, codec: ActionCodec) -> "Episodes":
+        """The same episodes, whose actions (N, E) stand as they were stored, with encoded actions.
+
+        Raises:
+            ValueError: the width of the actions does not fit, or they are encoded already.
+        """
+        if self.action_codec != ActionCodec():
+            raise ValueError(f"the actions of {self.source} are encoded already, as {self.action_codec}")
+        actions = codec.encode(self.actions.astype(np.float64)).astype(np.float32)
+        return dataclasses.replace(self, actions=actions, action_codec=codec)
 
     def split(self, valid_fraction: float, seed: int) -> "tuple[Episodes, Episodes | None]":
         """Split into training and validation parts by whole episode, each part in the original order.

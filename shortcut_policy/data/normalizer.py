@@ -1,6 +1,6 @@
 """Linear maps of observations and actions to the range in which networks learn, with their inverse."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 import numpy as np
@@ -31,10 +31,11 @@ class LinearNormalizer(nn.Module):
         self.register_buffer("centre", torch.zeros(dim))
 
     @classmethod
-    def fit(cls, values: np.ndarray, mode: Normalization = "limits") -> Self:
+    def fit(cls, values: np.ndarray, mode: Normalization = "limits", unchanged: Sequence[int] = ()) -> Self:
         """Fit on values (N, D).
 
         Args:
+            unchanged: channels that are left as they are.
             mode: "limits" maps [min, max] to [-1, 1]; "gaussian" maps to mean 0 and deviation 1; "identity"
                 changes nothing. A channel that is constant (to float32 rounding) is only shifted to 0.
 
@@ -54,6 +55,7 @@ class LinearNormalizer(nn.Module):
             centre, spread = values.mean(axis=0), values.std(axis=0)
         is_constant = high - low <= 1e-6 * np.maximum(1.0, np.abs(centre))
         scale = np.where(is_constant, 1.0, 1.0 / np.where(is_constant, 1.0, spread))
+        scale[list(unchanged)], centre[list(unchanged)] = 1.0, 0.0
         normalizer.scale.copy_(torch.from_numpy(scale))
         normalizer.centre.copy_(torch.from_numpy(centre))
         return normalizer
@@ -88,12 +90,12 @@ class Normalizer(nn.Module):
 
     @classmethod
     def fit(cls, episodes: Episodes, mode: Normalization = "limits") -> Self:
-        """Fit on the training split."""
+        """Fit on the training split; channels of actions that hold rotations stay as they are."""
         dims = {key: values.shape[-1] for key, values in episodes.observations.items()}
         normalizer = cls(dims, episodes.actions.shape[-1])
         for key, values in episodes.observations.items():
             normalizer.observation[key] = LinearNormalizer.fit(values, mode)
-        normalizer.action = LinearNormalizer.fit(episodes.actions, mode)
+        normalizer.action = LinearNormalizer.fit(episodes.actions, mode, episodes.action_codec.rotation_columns())
         return normalizer
 
     def normalize_observation(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ def demonstrations() -> Episodes:
     )
 
 
-def small_policy(seed: int = 0, **config) -> Policy:
+def small_policy(seed: int = 0, episodes: Episodes | None = None, **config) -> Policy:
     """To = 2, T = 8, Ta = 3, and a U-Net of two narrow stages."""
     defaults = {
         "horizon": 8,
@@ -28,4 +28,4 @@ def small_policy(seed: int = 0, **config) -> Policy:
         "network": {"name": "unet1d", "options": {"widths": [8, 16], "step_embedding_dim": 8}},
         "objective": {"name": "shortcut", "options": {"base_steps": 8}},
     }
-    return Policy.for_episodes(demonstrations(), seed=seed, **defaults | config)
+    return Policy.for_episodes(episodes or demonstrations(), seed=seed, **defaults | config)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.episodes import Episodes
 
 LENGTHS = (3, 1, 4, 2)
@@ -125,3 +126,18 @@ def test_refuses_what_does_not_agree(changes, message):
     with pytest.raises(ValueError, match=message) as error:
         make_episodes(**changes)
     assert "(in a test)" in str(error.value)
+
+
+def test_actions_are_encoded_once_and_the_episodes_say_how():
+    codec = ActionCodec("absolute_pose")
+    poses = np.tile(np.float32([1, 2, 3, 0, 0, 0, -1]), (10, 1))
+    episodes = make_episodes(actions=poses, names=("a", "b", "c", "d")).encoded(codec)
+    assert episodes.actions.dtype == np.float32
+    assert episodes.actions[0].tolist() == [1, 2, 3, 1, 0, 0, 0, 1, 0, -1]
+    part, held_out = episodes.split(0.25, seed=0)
+    assert part.action_codec == held_out.action_codec == codec
+    assert {*part.names, *held_out.names} == {"a", "b", "c", "d"}
+    with pytest.raises(ValueError, match="encoded already, as 'absolute_pose' of 1 arm"):
+        episodes.encoded(codec)
+    with pytest.raises(ValueError, match="have 7 numbers, got 1"):
+        make_episodes().encoded(codec)
