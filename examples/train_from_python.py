@@ -3,9 +3,10 @@
 import sys
 
 from shortcut_policy import Policy, Trainer, TrainerConfig
+from shortcut_policy.data.array_source import ArraySource
 from shortcut_policy.data.batches import WindowBatches
 from shortcut_policy.data.windows import make_windows
-from shortcut_policy.data.zarr_replay import ArraySource, read_zarr
+from shortcut_policy.data.zarr_replay import read_zarr
 
 data, output, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
 

@@ -26,11 +26,51 @@ class WindowBatch:
     action_is_pad: Tensor
 
 
-class WindowBatches:
-    """All windows of some episodes, resident on a device.
+class WindowOrder:
+    """Which windows form each batch: a pure function of (seed, epoch).
 
-    The order is a pure function of (seed, epoch): batch k holds the positions k B ... (k + 1) B - 1 of the endless
-    sequence of shuffled epochs, so that a run can begin anywhere and no window is left out at the end of an epoch.
+    Batch k holds the positions k B ... (k + 1) B - 1 of the endless sequence of shuffled epochs, so that a run can
+    begin anywhere and no window is left out at the end of an epoch.
+
+    Args:
+        num_windows: W.
+        batch_size: B, rows of the global batch.
+        seed: of the order.
+    """
+
+    def __init__(self, num_windows: int, batch_size: int, seed: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be positive, got {batch_size}")
+        self.num_windows = num_windows
+        self.batch_size = batch_size
+        self.seed = seed
+        self._epoch = -1
+        self._order = np.empty(0, np.int64)
+
+    def batch(self, step: int, rows: slice = slice(None)) -> Tensor:
+        """Numbers of the windows in the rows (a slice of 0 ... B - 1) of batch number `step`."""
+        start, stop, _ = rows.indices(self.batch_size)
+        positions = np.arange(step * self.batch_size + start, step * self.batch_size + stop)
+        index = np.empty(len(positions), np.int64)
+        for epoch in np.unique(positions // self.num_windows):
+            inside = positions // self.num_windows == epoch
+            index[inside] = self._epoch_order(int(epoch))[positions[inside] % self.num_windows]
+        return torch.from_numpy(index)
+
+    def sequential(self, limit: int | None = None) -> tuple[Tensor, ...]:
+        """Numbers of `limit` windows evenly spread over the data (default all), in batches of at most B."""
+        count = self.num_windows if limit is None else min(limit, self.num_windows)
+        return (torch.arange(count) * self.num_windows // count).split(self.batch_size)
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.num_windows)
+            self._epoch = epoch
+        return self._order
+
+
+class WindowBatches:
+    """All windows of some episodes, resident on a device, in the order of `WindowOrder`.
 
     Args:
         episodes: the data.
@@ -38,6 +78,9 @@ class WindowBatches:
         batch_size: B, rows of the global batch.
         seed: of the order.
         device: where the tensors live.
+
+    Attributes:
+        order: which windows form each batch.
     """
 
     def __init__(
@@ -48,35 +91,22 @@ class WindowBatches:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be positive, got {batch_size}")
         self.batch_size = batch_size
-        self.seed = seed
-        self.num_windows = len(windows.observation_index)
+        self.num_windows = len(windows)
+        self.order = WindowOrder(self.num_windows, batch_size, seed)
         self._observations = {k: torch.from_numpy(v).to(device) for k, v in episodes.observations.items()}
         self._actions = torch.from_numpy(episodes.actions).to(device)
         self._observation_index = torch.from_numpy(windows.observation_index).to(device)
         self._action_index = torch.from_numpy(windows.action_index).to(device)
         self._action_is_pad = torch.from_numpy(windows.action_is_pad).to(device)
-        self._epoch = -1
-        self._order = np.empty(0, np.int64)
 
     def batch(self, step: int, rows: slice = slice(None)) -> WindowBatch:
         """The rows (a slice of 0 ... B - 1) of batch number `step`."""
-        start, stop, _ = rows.indices(self.batch_size)
-        positions = np.arange(step * self.batch_size + start, step * self.batch_size + stop)
-        index = np.empty(len(positions), np.int64)
-        for epoch in np.unique(positions // self.num_windows):
-            inside = positions // self.num_windows == epoch
-            index[inside] = self._epoch_order(int(epoch))[positions[inside] % self.num_windows]
-        return self.windows(torch.from_numpy(index))
+        return self.windows(self.order.batch(step, rows))
 
     def sequential(self, limit: int | None = None) -> Iterator[WindowBatch]:
         """Some windows once, `limit` of them evenly spread over the data (default all), in batches of at most B."""
-        count = self.num_windows if limit is None else min(limit, self.num_windows)
-        chosen = torch.arange(count) * self.num_windows // count
-        for rows in chosen.split(self.batch_size):
-            yield self.windows(rows)
+        return map(self.windows, self.order.sequential(limit))
 
     def windows(self, index: Tensor) -> WindowBatch:
         """The windows of the given numbers (B,)."""
@@ -87,9 +117,3 @@ class WindowBatches:
             self._actions[acted],
             self._action_is_pad[index],
         )
-
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.num_windows)
-            self._epoch = epoch
-        return self._order

@@ -1,4 +1,7 @@
-"""A look over a whole replay buffer: what it holds and everything that is wrong with it, not only the first thing."""
+"""A look over a whole data set: what it holds and everything that is wrong with it, not only the first thing.
+
+The reports, their layout as text, and the look over a replay buffer; `robomimic_report` looks over HDF5 files.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,10 +19,10 @@ class ArrayReport:
     """One array; the statistics are over its finite values and None where there are none.
 
     Attributes:
-        name: `data/<array>`.
+        name: in the data set, such as `data/<array>`.
         shape: (N, ...).
         dtype: numpy's name of it.
-        chunks: shape of one stored file.
+        chunks: shape of what is stored and compressed as one; empty where there is no such thing.
         bytes: size in RAM.
     """
 
@@ -36,19 +39,19 @@ class ArrayReport:
 
 @dataclass(frozen=True)
 class StoreReport:
-    """A whole replay buffer; the lengths are None where the episode ends cannot be used.
+    """A whole data set; the lengths are None where the ends of the episodes cannot be used.
 
     Attributes:
-        path: folder of the store, which may lie in a zip file.
-        zarr_format: 2 or 3, None where the episode ends cannot be opened.
-        num_episodes: 0 where the episode ends cannot be used.
+        path: of the file or folder, which may lie in a zip file.
+        format: such as "zarr format 2", None where it cannot be told.
+        num_episodes: 0 where the ends of the episodes cannot be used.
         num_steps: of all episodes together.
         problems: one sentence each; data with a problem is not to be trained on.
         notes: what is worth knowing, but no mistake.
     """
 
     path: str
-    zarr_format: int | None
+    format: str | None
     num_episodes: int
     num_steps: int
     shortest: int | None
@@ -77,7 +80,7 @@ def inspect_zarr(path: str | Path) -> StoreReport:
     lengths = None if ends is None else np.diff(ends, prepend=0)
     return StoreReport(
         path=location,
-        zarr_format=zarr_format,
+        format=None if zarr_format is None else f"zarr format {zarr_format}",
         num_episodes=0 if ends is None else len(ends),
         num_steps=0 if ends is None else int(ends[-1]),
         shortest=None if lengths is None else int(lengths.min()),
@@ -121,7 +124,7 @@ def _inspect_array(
         rows = int(ends[-1])
     statistics = _scan(store, name, array, rows, ends, problems)
     if array.ndim in (2, 3) and rows > 1:
-        notes.extend(_constant_columns(name, statistics))
+        notes.extend(constant_columns(name, statistics))
     return ArrayReport(
         name=name,
         shape=array.shape,
@@ -142,9 +145,9 @@ def _scan(
     rows: int,
     ends: np.ndarray | None,
     problems: list[str],
-) -> "_Statistics":
+) -> "Statistics":
     """Read the first `rows` rows chunk by chunk, so that images need no more RAM than a chunk."""
-    statistics = _Statistics(array.shape[1:])
+    statistics = Statistics(array.shape[1:])
     bad_chunks: dict[str, list[str]] = {}
     num_chunks = num_not_finite = 0
     first_not_finite = rows
@@ -167,7 +170,7 @@ def _scan(
         statistics.add(values, finite, chunk.region[1:])
 
     for damage, keys in bad_chunks.items():
-        problems.append(f"{name}: {len(keys)} of {num_chunks} chunks {damage} ({_some(keys)})")
+        problems.append(f"{name}: {len(keys)} of {num_chunks} chunks {damage} ({some(keys)})")
     if num_not_finite:
         where = f"step {first_not_finite}"
         if ends is not None:
@@ -179,7 +182,7 @@ def _scan(
 
 
 @dataclass
-class _Statistics:
+class Statistics:
     """Running statistics of the finite values, in float64: minimum and maximum per column, mean and std of all."""
 
     shape: tuple[int, ...]  # of one row
@@ -209,23 +212,25 @@ class _Statistics:
         self.count = total
 
 
-def _constant_columns(name: str, statistics: _Statistics) -> list[str]:
+def constant_columns(name: str, statistics: Statistics) -> list[str]:
+    """Return a note about the columns that never change, if there are any."""
     constant = np.argwhere(statistics.minimum == statistics.maximum)
     if len(constant) == 0:
         return []
     value = statistics.minimum[tuple(constant[0])]
-    columns = _some([",".join(map(str, index)) for index in constant])
+    columns = some([",".join(map(str, index)) for index in constant])
     noun = "column" if len(constant) == 1 else "columns"
     return [f"{name}: {noun} {columns} constant ({value:g}{', ...' if len(constant) > 1 else ''})"]
 
 
-def _some(names: Sequence[str], limit: int = 5) -> str:
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """Join the first few names."""
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
 def format_report(report: StoreReport) -> str:
     """Lay the report out as plain text of several lines, without a newline at the end."""
-    lines = [f"{report.path}" + (f" (zarr format {report.zarr_format})" if report.zarr_format else "")]
+    lines = [f"{report.path}" + (f" ({report.format})" if report.format else "")]
     if report.num_episodes:
         lines.append(
             f"{report.num_episodes:,} episodes, {report.num_steps:,} steps; "
@@ -249,7 +254,7 @@ def _table(arrays: Sequence[ArrayReport]) -> list[str]:
             array.name,
             array.dtype,
             " x ".join(map(str, array.shape)),
-            " x ".join(map(str, array.chunks)),
+            " x ".join(map(str, array.chunks)) or "-",
             f"{array.bytes / 1e6:,.1f} MB",
             *(_number(value) for value in (array.minimum, array.maximum, array.mean, array.std)),
         ]

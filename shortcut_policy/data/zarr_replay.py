@@ -19,44 +19,21 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import LocalStore, ZipStore
 
+from shortcut_policy.data.array_source import ArraySource, extract
 from shortcut_policy.data.episodes import Episodes, check_episode_ends
 
 EPISODE_ENDS = "meta/episode_ends"
+_ACTION = ArraySource("action")
 _SEARCH_DEPTH = 2  # pusht.zip -> pusht/pusht_cchi_v7_replay.zarr
 
 
-@dataclass(frozen=True)
-class ArraySource:
-    """Where one observation (or the action) lies in the store.
-
-    Attributes:
-        array: name below `data/`.
-        columns: half-open range of the last axis, None for all of it.
-        transform: `cos_sin` turns every angle (radians) into (cos, sin), next to each other.
-    """
-
-    array: str
-    columns: tuple[int, int] | None = None
-    transform: Literal["none", "cos_sin"] = "none"
-
-    def __post_init__(self):
-        if self.columns is not None and not (len(self.columns) == 2 and 0 <= self.columns[0] < self.columns[1]):
-            raise ValueError(
-                f"columns of {self.array!r} must be (start, stop) with 0 <= start < stop, not {self.columns}"
-            )
-        if self.transform not in ("none", "cos_sin"):
-            raise ValueError(f"transform of {self.array!r} must be 'none' or 'cos_sin', not {self.transform!r}")
-
-
-def read_zarr(
-    path: str | Path, observations: Mapping[str, ArraySource], action: ArraySource = ArraySource("action")
-) -> Episodes:
+def read_zarr(path: str | Path, observations: Mapping[str, ArraySource], action: ArraySource = _ACTION) -> Episodes:
     """Read low-dim demonstrations from a replay buffer; arrays that are not asked for are not touched.
 
     Args:
         path: a directory or a .zip file, zarr format 2 or 3; the store may lie up to two folders below it.
-        observations: key -> where its values lie; each becomes (N, D) float32.
-        action: where the actions lie.
+        observations: key -> where below data/ its values lie; each becomes (N, D) float32.
+        action: where below data/ the actions lie.
 
     Returns:
         The episodes; rows beyond the last episode end (over-allocated buffers) are cut off.
@@ -66,13 +43,15 @@ def read_zarr(
         ValueError: when it is no replay buffer, an array is missing, damaged, too short or of the wrong rank, columns
             are out of range, episode ends do not rise, or a value is not finite.
     """
+    observations = {key: source.named(key) for key, source in observations.items()}
+    action = action.named("action")
     with open_replay(path) as store:
         ends = store.episode_ends()
         names = dict.fromkeys(source.array for source in (action, *observations.values()))
         arrays = {name: _read_low_dim(store, name, int(ends[-1])) for name in names}
     try:
-        values = {key: _extract(arrays[source.array], source) for key, source in observations.items()}
-        actions = _extract(arrays[action.array], action)
+        values = {key: extract(arrays[source.array], source) for key, source in observations.items()}
+        actions = extract(arrays[action.array], action)
     except ValueError as error:
         raise ValueError(f"{error} (in {path})") from None
     return Episodes(observations=values, actions=actions, episode_ends=ends, source=str(path))
@@ -83,20 +62,6 @@ def _read_low_dim(store: "ReplayStore", array: str, rows: int) -> np.ndarray:
     if len(shape) not in (2, 3):
         raise ValueError(f"data/{array} of {store} has shape {shape}: low-dim arrays are (N, K) or (N, M, K)")
     return store.read(f"data/{array}", rows)
-
-
-def _extract(values: np.ndarray, source: ArraySource) -> np.ndarray:
-    """Cut the columns, transform and flatten: (N, K) or (N, M, K) -> (N, D) float32."""
-    if source.columns is not None:
-        start, stop = source.columns
-        if stop > values.shape[-1]:
-            raise ValueError(
-                f"columns {start}:{stop} of data/{source.array} exceed its last axis of {values.shape[-1]}"
-            )
-        values = values[..., start:stop]
-    if source.transform == "cos_sin":
-        values = np.stack([np.cos(values), np.sin(values)], axis=-1)
-    return np.ascontiguousarray(values.reshape(len(values), -1), dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def test_sound_store(write_replay, replay_arrays, zarr_format, zipped_as):
     report = inspect_zarr(path)
     assert report.problems == report.notes == ()
     assert report.path == str(path / (zipped_as or ""))
-    assert report.zarr_format == zarr_format
+    assert report.format == f"zarr format {zarr_format}"
     assert (report.num_episodes, report.num_steps) == (2, 10)
     assert (report.shortest, report.median_length, report.longest) == (4, 5, 6)
     assert [array.name for array in report.arrays] == ["data/action", "data/keypoint", "data/state"]
@@ -154,4 +154,4 @@ def test_command_line(tmp_path):
     assert "path=DIR_or_ZIP" in check_data("--help").stdout
     wrong = check_data("data")
     assert wrong.returncode == 2
-    assert wrong.stderr == "expected path=DIR_or_ZIP, not 'data'\n"
+    assert wrong.stderr == "expected path=DIR_or_ZIP or path=FILE.hdf5, not 'data'\n"
