@@ -45,6 +45,14 @@ $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed: install it, or say make PYTHON=path"; exit 2; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[pusht,report,wandb,tensorboard,dev]'
+	@# robosuite's keyboard (pynput) is compiled: where there is no C compiler, take the simulator without it
+	@if command -v cc >/dev/null; then $(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[robosuite]'; \
+	else $(RUN) -m pip install --quiet --no-deps --constraint constraints.txt robosuite && \
+		$(RUN) -m pip install --quiet --constraint constraints.txt 'mujoco<3.10' numba termcolor; fi
+	@# robomimic, for the comparison with its policies only, compiles a part of it
+	@if command -v c++ >/dev/null; then $(RUN) -m pip install --quiet --constraint constraints.txt cmake && \
+		PATH="$(abspath $(VENV))/bin:$$PATH" $(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[robomimic]'; \
+	else echo "note: no C++ compiler: robomimic is left out; all but its own policies and their tests works without it"; fi
 	@# OpenCV, which gym-pusht draws with, comes with a window system that needs libGL: without one, take the headless one
 	$(RUN) -c 'import cv2' 2>/dev/null || \
 		$(RUN) -m pip install --quiet --force-reinstall --no-deps opencv-python-headless==4.11.0.86

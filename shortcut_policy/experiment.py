@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,9 @@ from torch import nn
 from shortcut_policy.agent import PolicyAgent
 from shortcut_policy.config import to_mapping
 from shortcut_policy.data.batches import WindowBatches
+from shortcut_policy.data.env_args import ROBOSUITE, EnvArgs, check_codec, read_env_args
 from shortcut_policy.data.episodes import Episodes
+from shortcut_policy.data.robomimic_hdf5 import read_robomimic
 from shortcut_policy.data.windows import make_windows
 from shortcut_policy.data.zarr_replay import read_zarr
 from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, ExperimentConfig
@@ -33,13 +36,40 @@ SLOTS = 50
 """Rows of the padded batch in which episodes are evaluated; part of what makes a score reproducible."""
 
 
-def read_episodes(config: DataConfig) -> Episodes:
+@dataclass(frozen=True)
+class Demonstrations:
+    """Demonstrations in RAM.
+
+    Attributes:
+        training, held_out: the episodes, actions encoded; `held_out` is None where none are.
+        env_args: what the data set says of its environment; None where it says nothing.
+    """
+
+    training: Episodes
+    held_out: Episodes | None
+    env_args: EnvArgs | None
+
+
+def read_demonstrations(config: DataConfig) -> Demonstrations:
     """Read the demonstrations into RAM.
 
     Raises:
-        FileNotFoundError, ValueError: they are missing or damaged.
+        FileNotFoundError, ValueError: they are missing or damaged, or their actions are of another representation.
     """
-    return read_zarr(Path(config.path), config.observations, config.action)
+    env_args = read_env_args(config.path) if config.format == "robomimic" else None
+    episodes = _read_episodes(config, config.filter_key)
+    check_codec(env_args, config.action.array, config.action_codec.representation, episodes.actions, config.path)
+    if config.valid_filter_key:
+        held_out = _read_episodes(config, config.valid_filter_key).encoded(config.action_codec)
+        return Demonstrations(episodes.encoded(config.action_codec), held_out, env_args)
+    training, held_out = episodes.encoded(config.action_codec).split(config.valid_fraction, config.split_seed)
+    return Demonstrations(training, held_out, env_args)
+
+
+def _read_episodes(config: DataConfig, filter_key: str | None) -> Episodes:
+    if config.format == "zarr":
+        return read_zarr(config.path, config.observations, config.action)
+    return read_robomimic(config.path, config.observations, config.action, filter_key=filter_key)
 
 
 def roll_out(
@@ -57,21 +87,41 @@ def roll_out(
 
     return evaluate(
         PolicyAgent(policy, SLOTS, num_steps),
-        _make_environment(environment, **({"render_mode": "rgb_array"} if record else {})),
+        make_environment(environment, **({"render_mode": "rgb_array"} if record else {})),
         episodes=episodes,
         first_seed=first_seed,
         slots=SLOTS,
         num_envs=min(num_envs, episodes, SLOTS),
         workers=environment.workers,
         record=record,
+        action_representation=policy.config.action_codec.representation,
     )
 
 
-def _make_environment(environment: EnvironmentConfig, **options: object) -> Callable[[], Env]:
+def make_environment(environment: EnvironmentConfig, **options: object) -> Callable[[], Env]:
+    """A factory of the environment, also for other processes, with `options` in place of its own.
+
+    Raises:
+        ValueError: the environment is unknown, or the recorded one is another.
+    """
     # here: a machine that only trains needs no gymnasium
     import envs
 
-    return functools.partial(envs.make, environment.name, **{**environment.options, **options})
+    options = {**environment.options, **options}
+    envs.check(environment.name, **options)
+    return functools.partial(envs.make, environment.name, **options)
+
+
+def recorded_environment(environment: EnvironmentConfig, data: Demonstrations) -> EnvironmentConfig:
+    """The environment as the data were recorded in it: with their `env_args`, and taking their actions."""
+    codec = data.training.action_codec
+    if data.env_args is None or data.env_args.type != ROBOSUITE:
+        return environment
+    options = {
+        "env_args": {key: value for key, value in to_mapping(data.env_args).items() if value is not None},
+        "actions": codec.representation,
+    }
+    return replace(environment, options={**options, **environment.options})
 
 
 def train(config: ExperimentConfig) -> Progress:
@@ -82,10 +132,13 @@ def train(config: ExperimentConfig) -> Progress:
         FileExistsError: the output folder holds something else.
         TrainingInterrupted, TrainingDiverged: see `Trainer.run`.
     """
-    episodes = read_episodes(config.data)
-    training, held_out = episodes.split(config.data.valid_fraction, config.data.split_seed)
+    data = read_demonstrations(config.data)
+    if config.environment is not None:
+        config = replace(config, environment=recorded_environment(config.environment, data))
+        if importlib.util.find_spec("gymnasium") is not None:
+            make_environment(config.environment)  # what does not fit is said before the training
     with join_processes(config.device) as processes:
-        return _make_trainer(config, training, held_out, processes).run()
+        return _make_trainer(config, data.training, data.held_out, processes).run()
 
 
 def _make_trainer(
@@ -122,7 +175,7 @@ def _make_trainer(
             )
         )
     if config.rollout.every and config.environment is not None:
-        _make_environment(config.environment)().close()
+        make_environment(config.environment)().close()
         hooks.append(Hook(config.rollout.every, lambda step, network: _rollout_scores(config, policy, network)))
     return Trainer(
         policy.network,

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from shortcut_policy.data.action_codec import ActionCodec
+from shortcut_policy.data.array_source import ArraySource
 from shortcut_policy.data.normalizer import Normalization
-from shortcut_policy.data.zarr_replay import ArraySource
 from shortcut_policy.policy_config import Component
 from shortcut_policy.training.config import TrainerConfig
 
@@ -16,9 +17,12 @@ class DataConfig:
 
     Args:
         path: of the data set.
-        observations: name -> array of the store, in the order in which they are joined.
-        action: array of the store.
-        format: on disk.
+        observations: name -> array of the data set, in the order in which they are joined.
+        action: array of the data set.
+        format: on disk: Diffusion Policy's zarr stores or robomimic's HDF5 files.
+        action_codec: what the actions mean, and how the network sees them.
+        filter_key: robomimic's list of the demonstrations that are read, such as "train"; null: all.
+        valid_filter_key: the list of those that are held out, such as "valid"; null: drawn, see below.
         valid_fraction: share of the episodes held out, in [0, 1).
         split_seed: of the choice of these episodes, the same for all training seeds.
         pad_after: how many actions of a window may lie beyond the episode's end; null: all but one.
@@ -27,10 +31,22 @@ class DataConfig:
     path: str
     observations: Mapping[str, ArraySource]
     action: ArraySource
-    format: Literal["zarr"] = "zarr"
+    format: Literal["zarr", "robomimic"] = "zarr"
+    action_codec: ActionCodec = field(default_factory=ActionCodec)
+    filter_key: str | None = None
+    valid_filter_key: str | None = None
     valid_fraction: float = 0.02
     split_seed: int = 0
     pad_after: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.format == "zarr" and (self.filter_key or self.valid_filter_key):
+            raise ValueError(f"data.filter_key={self.filter_key or self.valid_filter_key} needs data.format=robomimic")
+        if self.valid_filter_key and not self.filter_key:
+            raise ValueError(
+                f"data.valid_filter_key={self.valid_filter_key} would hold out demonstrations that are trained on: "
+                "say data.filter_key too, such as train"
+            )
 
 
 @dataclass(frozen=True)
@@ -40,12 +56,16 @@ class EnvironmentConfig:
     Args:
         name: as `envs.make` knows it.
         options: of the environment.
-        workers: whether environments run in processes of their own (for dear ones).
+        workers: processes that share the environments of an evaluation; 0 for none beside the command's own.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    workers: bool = False
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"environment.workers must not be negative, got {self.workers}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""What an experiment makes of a robomimic data set: which episodes, which actions, which environment."""
+
+import json
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from shortcut_policy.data.action_codec import ActionCodec
+from shortcut_policy.data.array_source import ArraySource
+from shortcut_policy.experiment import make_environment, read_demonstrations, recorded_environment, train
+from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, ExperimentConfig
+from shortcut_policy.policy_config import Component
+from shortcut_policy.training.config import TrainerConfig
+
+ENV_ARGS = {
+    "env_name": "Lift",
+    "type": 1,
+    "env_version": "1.4.1",
+    "env_kwargs": {"robots": ["Panda"], "controller_configs": {"type": "OSC_POSE", "control_delta": True}},
+}
+ABSOLUTE = {"action": ArraySource("actions_abs"), "action_codec": ActionCodec("absolute_pose")}
+
+
+@pytest.fixture
+def lift(tmp_path):
+    """Six demonstrations of 30 steps of Lift; `mask/train` lists four of them and `mask/valid` one."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "lift.hdf5"
+    with h5py.File(path, "w") as file:
+        file.create_group("data").attrs["env_args"] = json.dumps(ENV_ARGS)
+        for i in range(6):
+            demo = file.create_group(f"data/demo_{i}")
+            demo["actions"] = rng.uniform(-1, 1, (30, 7))
+            demo["actions_abs"] = rng.uniform(-3, 3, (30, 7))
+            demo["obs/robot0_eef_pos"] = np.full((30, 3), i) + rng.uniform(0, 0.1, (30, 3))
+        file["mask/train"] = np.array(["demo_0", "demo_2", "demo_3", "demo_5"], "S")
+        file["mask/valid"] = np.array(["demo_4"], "S")
+    return path
+
+
+def data_config(path, **changes):
+    config = {"observations": {"robot0_eef_pos": ArraySource()}, "format": "robomimic", **ABSOLUTE}
+    return DataConfig(str(path), **config | changes)
+
+
+def test_actions_are_read_in_the_representation_of_the_task(lift):
+    data = read_demonstrations(data_config(lift, valid_fraction=0.2))
+    assert data.training.actions.shape == (150, 10)
+    assert data.held_out.num_episodes == 1
+    assert data.training.action_codec == ActionCodec("absolute_pose")
+    assert data.env_args.env_name == "Lift"
+    delta = {"action": ArraySource("actions"), "action_codec": ActionCodec("delta_pose"), "valid_fraction": 0.0}
+    assert read_demonstrations(data_config(lift, **delta)).training.actions.shape == (180, 7)
+
+
+def test_the_split_may_be_the_data_sets_own(lift):
+    data = read_demonstrations(data_config(lift, filter_key="train", valid_filter_key="valid"))
+    assert data.training.names == ("demo_0", "demo_2", "demo_3", "demo_5")
+    assert data.held_out.names == ("demo_4",)
+    assert data.held_out.actions.shape == (30, 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"action": ArraySource("actions")}, "actions of .* are delta_pose actions, not absolute_pose.*convert_demos"),
+        ({"action_codec": ActionCodec()}, "actions_abs of .* are absolute_pose actions, not as_stored"),
+        ({"action_codec": ActionCodec("absolute_pose", arms=2)}, "have 14 numbers, got 7"),
+        ({"filter_key": "best"}, "no filter key 'best': it has train, valid"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_refused(lift, changes, message):
+    with pytest.raises(ValueError, match=message):
+        read_demonstrations(data_config(lift, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "zarr", "filter_key": "train"}, "filter_key=train needs data.format=robomimic"),
+        ({"valid_filter_key": "valid"}, "valid_filter_key=valid would hold out demonstrations that are trained on"),
+    ],
+)
+def test_filter_keys_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        data_config("lift.hdf5", **changes)
+
+
+def test_the_environment_is_the_recorded_one_and_takes_the_actions_of_the_data(lift):
+    data = read_demonstrations(data_config(lift))
+    environment = recorded_environment(EnvironmentConfig("lift", {"max_steps": 100}), data)
+    assert environment.options == {"env_args": ENV_ARGS, "actions": "absolute_pose", "max_steps": 100}
+    assert environment.name == "lift"
+
+
+def test_without_env_args_of_robosuite_the_environment_stays_as_configured(lift):
+    data = read_demonstrations(data_config(lift))
+    environment = EnvironmentConfig("pusht")
+    for env_args in (None, replace(data.env_args, type=2)):
+        assert recorded_environment(environment, replace(data, env_args=env_args)) is environment
+
+
+def test_a_training_for_another_environment_does_not_begin(lift, tmp_path):
+    config = ExperimentConfig(
+        task="can",
+        data=data_config(lift),
+        network=Component("unet1d"),
+        objective=Component("shortcut"),
+        trainer=TrainerConfig(steps=1),
+        environment=EnvironmentConfig("can"),
+        output=str(tmp_path / "run"),
+    )
+    with pytest.raises(ValueError, match="env_args are of 'Lift', but the environment is 'PickPlaceCan'"):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_environment_of_another_version_is_warned_of_once_and_by_whoever_starts_the_workers():
+    environment = EnvironmentConfig("lift", {"env_args": ENV_ARGS})
+    with pytest.warns(UserWarning, match=r"recorded with robosuite 1\.4\.1, installed is") as warned:
+        make_environment(environment)
+    assert len(warned) == 1
