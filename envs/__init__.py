@@ -18,7 +18,7 @@ def _robosuite(name: str, env_name: str, max_steps: int) -> EnvSpec:
         id=f"shortcut_policy/{name}-v0",
         entry_point="envs.robosuite:RobosuiteEnv",
         max_episode_steps=max_steps,
-        kwargs={"task": env_name, "env_args": {"env_name": env_name}},
+        kwargs={"task": env_name},
     )
 
 

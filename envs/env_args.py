@@ -29,6 +29,7 @@ class RecordedEnvironment:
         controllers: `controller_configs` as recorded, in the form of robosuite 1.4 or 1.5; None for its default.
         options: further arguments of the environment.
         version: of robosuite, such as "1.4.1"; None where it was not recorded.
+        is_before_1_5: whether that robosuite composed observations and moved arms in the older way.
     """
 
     name: str
@@ -36,13 +37,21 @@ class RecordedEnvironment:
     controllers: Any
     options: Mapping[str, Any]
     version: str | None
+    is_before_1_5: bool
+
+    @classmethod
+    def of_today(cls, name: str) -> Self:
+        """An environment as the installed robosuite has it, with Panda arms."""
+        return cls(name, _default_robots(name), None, {}, None, False)
 
     @classmethod
     def from_env_args(cls, env_args: Mapping[str, Any], task: str | None = None) -> Self:
         """Read `env_args`, which must be those of the environment `task` where that is given.
 
+        Those without a version are of 1.2: robomimic's first data sets, whose successors all have one.
+
         Raises:
-            ValueError: they name no environment, another one, or one that is not robosuite's.
+            ValueError: they name no environment, another one, or one that is not robosuite's; the version is none.
         """
         name = env_args.get("env_name")
         if not isinstance(name, str):
@@ -53,7 +62,7 @@ class RecordedEnvironment:
         if task is not None and name != task:
             raise ValueError(f"env_args are of {name!r}, but the environment is {task!r}: choose the data's own task")
         kwargs = dict(env_args.get("env_kwargs") or {})
-        robots = kwargs.get("robots") or (["Panda", "Panda"] if name.startswith("TwoArm") else ["Panda"])
+        robots = kwargs.get("robots") or _default_robots(name)
         version = env_args.get("env_version")
         return cls(
             name,
@@ -61,24 +70,8 @@ class RecordedEnvironment:
             kwargs.get("controller_configs"),
             {key: value for key, value in kwargs.items() if key not in _OURS},
             None if version is None else str(version),
+            version is None or _major_minor(str(version)) < (1, 5),
         )
-
-    @property
-    def is_before_1_5(self) -> bool:
-        """Whether it was recorded with a robosuite that composed observations and moved arms in the older way.
-
-        Raises:
-            ValueError: the version is none.
-        """
-        if self.version is None:
-            return False
-        try:
-            major, minor = self.version.split(".")[:2]
-            return (int(major), int(minor)) < (1, 5)
-        except ValueError:
-            raise ValueError(
-                f"env_version {self.version!r} of env_args is no version of robosuite such as '1.4.1'"
-            ) from None
 
     def warn_if_another_is_installed(self) -> None:
         """Warn of an installed robosuite that is not the recorded one: contacts may differ, and with them scores."""
@@ -86,9 +79,9 @@ class RecordedEnvironment:
             installed = importlib.metadata.version("robosuite")
         except importlib.metadata.PackageNotFoundError:
             return
-        if self.version not in (None, installed):
+        if self.version != installed and (self.version or self.is_before_1_5):
             warnings.warn(
-                f"{self.name} was recorded with robosuite {self.version}, installed is {installed}: "
+                f"{self.name} was recorded with robosuite {self.version or '1.2 or so'}, installed is {installed}: "
                 "contacts may differ, and with them scores",
                 stacklevel=3,
             )
@@ -98,8 +91,18 @@ def check_env_args(env_args: Mapping[str, Any], task: str | None = None) -> None
     """Check `env_args` as far as that needs no simulator, and warn if they tell of another robosuite.
 
     Raises:
-        ValueError: as `RecordedEnvironment.from_env_args`, or the version is none.
+        ValueError: as `RecordedEnvironment.from_env_args`.
     """
-    recorded = RecordedEnvironment.from_env_args(env_args, task)
-    _ = recorded.is_before_1_5
-    recorded.warn_if_another_is_installed()
+    RecordedEnvironment.from_env_args(env_args, task).warn_if_another_is_installed()
+
+
+def _default_robots(name: str) -> tuple[str, ...]:
+    return ("Panda", "Panda") if name.startswith("TwoArm") else ("Panda",)
+
+
+def _major_minor(version: str) -> tuple[int, int]:
+    try:
+        major, minor = version.split(".")[:2]
+        return int(major), int(minor)
+    except ValueError:
+        raise ValueError(f"env_version {version!r} of env_args is no version of robosuite such as '1.4.1'") from None

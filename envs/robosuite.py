@@ -37,9 +37,9 @@ class RobosuiteEnv(gymnasium.Env):
 
     def __init__(
         self,
-        env_args: Mapping[str, Any],
-        *,
         task: str | None = None,
+        *,
+        env_args: Mapping[str, Any] | None = None,
         actions: ActionRepresentation = "delta_pose",
         cameras: Sequence[str] = (),
         camera_size: int = 84,
@@ -50,9 +50,9 @@ class RobosuiteEnv(gymnasium.Env):
         """Build the simulator.
 
         Args:
-            env_args: `env_name`, and as far as they differ from robosuite's defaults `env_kwargs`, `env_version` (of
-                robosuite when the data were recorded) and `type`, as robomimic's data sets hold them.
-            task: robosuite's name of the environment, which `env_args` must name too where this is given.
+            task: robosuite's name of the environment.
+            env_args: of a data set: `env_name` (which must be `task` where that is given), `env_kwargs`, `env_version`
+                (of robosuite, when the data were recorded), `type`. Without them, the environment is as of today.
             actions: what `step` takes.
             cameras: which become observations, such as "agentview"; needs GL.
             camera_size: side of these images, px.
@@ -69,8 +69,13 @@ class RobosuiteEnv(gymnasium.Env):
         for name, size in (("camera_size", camera_size), ("render_size", render_size)):
             if size < 1:
                 raise ValueError(f"{name} must be positive, got {size}")
-        recorded = RecordedEnvironment.from_env_args(env_args, task)
-        self._recorded, self._holds_rotations = recorded, recorded.is_before_1_5
+        if env_args is not None:
+            recorded = RecordedEnvironment.from_env_args(env_args, task)
+        elif task is not None:
+            recorded = RecordedEnvironment.of_today(task)
+        else:
+            raise ValueError("RobosuiteEnv needs a task such as 'Lift', or the env_args of a data set")
+        self._recorded = recorded
         draws = bool(cameras) or render_mode is not None
         robosuite = _import_robosuite()
         if draws:
@@ -160,7 +165,7 @@ class RobosuiteEnv(gymnasium.Env):
             if model is not None:
                 self._load(model)
             observation = self._place(state)
-        if self._holds_rotations and self.actions == "delta_pose":
+        if self._recorded.is_before_1_5 and self.actions == "delta_pose":
             hold_rotations(robot.part_controllers[arm] for robot, arm in self.arms)  # new ones in every episode
         return self._observation(observation), {"is_success": self._success()}
 

@@ -25,11 +25,12 @@ def test_what_was_recorded_is_told_apart_from_what_is_decided_here():
 
 @pytest.mark.parametrize(("name", "robots"), [("Lift", ("Panda",)), ("TwoArmTransport", ("Panda", "Panda"))])
 def test_a_name_is_enough(name, robots):
-    assert read({"env_name": name}) == RecordedEnvironment(name, robots, None, {}, None)
+    assert read({"env_name": name}) == RecordedEnvironment(name, robots, None, {}, None, is_before_1_5=True)
+    assert RecordedEnvironment.of_today(name) == RecordedEnvironment(name, robots, None, {}, None, is_before_1_5=False)
 
 
 @pytest.mark.parametrize(
-    ("version", "expected"), [(None, False), ("1.2.0", True), ("1.4.1", True), ("1.5.0", False), ("2.0", False)]
+    ("version", "expected"), [(None, True), ("1.2.0", True), ("1.4.1", True), ("1.5.0", False), ("2.0", False)]
 )
 def test_what_changed_with_1_5_is_told_by_the_version(version, expected):
     assert read({"env_name": "Lift", "env_version": version}).is_before_1_5 is expected
@@ -38,10 +39,11 @@ def test_what_changed_with_1_5_is_told_by_the_version(version, expected):
 def test_only_another_version_is_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env_args({"env_name": "Lift"})
         check_env_args({"env_name": "Lift", "env_version": importlib.metadata.version("robosuite")})
     with pytest.warns(UserWarning, match=r"Lift was recorded with robosuite 1\.4\.0, installed is"):
         check_env_args({"env_name": "Lift", "env_version": "1.4.0"})
+    with pytest.warns(UserWarning, match=r"Lift was recorded with robosuite 1\.2 or so, installed is"):
+        check_env_args({"env_name": "Lift"})
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_lite_physics_is_the_same_physics(recording):
     model, states, actions = recording
     ends = []
     for lite in (True, False):
-        args = {"env_name": "Lift", "env_kwargs": {"lite_physics": lite, "controller_configs": OLD_CONTROLLER}}
+        args = {"env_name": "Lift", "env_version": "1.5.2", "env_kwargs": {"lite_physics": lite}}
         env = envs.make("lift", env_args=args)
         env.reset(options={"model": model, "state": states[0]})
         for action in actions[:10]:
@@ -267,7 +267,7 @@ def test_pictures_stand_upright(gl_backend):
     env.close()
 
 
-@pytest.mark.filterwarnings("ignore:Lift was recorded with robosuite new")
+@pytest.mark.filterwarnings("ignore:Lift was recorded with")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -287,12 +287,14 @@ def test_mistakes_are_named(options, message):
 
 def test_a_render_mode_that_needs_a_window_is_refused():
     with pytest.raises(ValueError, match="render_mode 'human'"):
-        RobosuiteEnv({"env_name": "Lift"}, render_mode="human")
+        RobosuiteEnv("Lift", render_mode="human")
 
 
 def test_an_unknown_robosuite_environment_is_refused():
     with pytest.raises(ValueError, match=r"'Fly', which robosuite .* does not have: it has .*Lift"):
-        RobosuiteEnv({"env_name": "Fly"})
+        RobosuiteEnv("Fly")
+    with pytest.raises(ValueError, match="needs a task such as 'Lift'"):
+        RobosuiteEnv()
 
 
 @pytest.mark.parametrize(
@@ -321,5 +323,6 @@ def test_options_are_checked_without_a_simulator():
         envs.check("lift", env_args={"env_name": "Lift", "env_version": "1.4.0"})
     with pytest.raises(ValueError, match="of 'Lift', but the environment is 'PickPlaceCan'"):
         envs.check("can", env_args={"env_name": "Lift"})
+    envs.check("can")
     with pytest.raises(ValueError, match="unknown environment 'golf': choose one of pusht, lift"):
         envs.check("golf")

@@ -1,0 +1,172 @@
+"""Several environments in one process, reset and stepped row by row, and the loop of a worker process around them.
+
+Workers start quickly: this file needs gymnasium, numpy and the standard library.
+"""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing.connection import Connection
+from typing import Any, Self
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Space
+
+__all__ = ["MISTAKES", "EnvironmentHost", "HostSpec", "Outcome", "serve"]
+
+MISTAKES = (ValueError, FileNotFoundError, FileExistsError, ImportError)
+"""What a user's mistake raises: these keep type and sentence on their way out of a worker."""
+
+
+@dataclass(frozen=True)
+class HostSpec:
+    """What an environment presents."""
+
+    observation_space: Space
+    action_space: Space
+    render_mode: str | None
+    action_representation: str  # as the environment's metadata name it
+
+    @classmethod
+    def of(cls, env: gymnasium.Env) -> Self:
+        """Ask the environment."""
+        representation = env.metadata.get("action_representation", "as_stored")
+        return cls(env.observation_space, env.action_space, env.render_mode, representation)
+
+    @cached_property
+    def record(self) -> np.dtype:
+        """What an environment says after a reset or a step, in one piece of memory; for Dict observations of arrays.
+
+        `observation`, with a field per key; `reward`; `terminated`, `truncated`, `success` (`is_success` of the
+        info); `lost`: it says nothing any more, because its process has died.
+        """
+        observation = [(key, space.dtype, space.shape) for key, space in self.observation_space.items()]
+        flags = [(name, np.bool_) for name in ("terminated", "truncated", "success", "lost")]
+        return np.dtype([("observation", observation), ("reward", np.float64), *flags])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What n environments said; entry i belongs to the i-th row that was asked for.
+
+    Attributes:
+        records: (n,) of `HostSpec.record`.
+        frames: i -> image (H, W, 3) of those that are filmed.
+    """
+
+    records: np.ndarray
+    frames: Mapping[int, np.ndarray]
+
+
+class EnvironmentHost:
+    """`num_envs` environments, the rows; a context manager that closes them."""
+
+    def __init__(self, make_env: Callable[[], gymnasium.Env], num_envs: int) -> None:
+        """Build the environments.
+
+        Raises:
+            ValueError: `make_env` does not build the same every time.
+        """
+        self._envs: list[gymnasium.Env] = []
+        self._filmed = [False] * num_envs
+        with ExitStack() as built:  # closes the first ones if a later one fails
+            for _ in range(num_envs):
+                self._envs.append(make_env())
+                built.callback(self._envs[-1].close)
+            self.spec = HostSpec.of(self._envs[0])
+            for env in self._envs:
+                if HostSpec.of(env) != self.spec:
+                    raise ValueError(f"make_env must build alike environments, got {self.spec} and {HostSpec.of(env)}")
+            self._built = built.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._built.close()
+
+    def reset(self, rows: Sequence[int], seeds: Sequence[int], filmed: Sequence[bool]) -> Outcome:
+        """Begin an episode in the n `rows`, each with its seed; those `filmed` are rendered now and after every step.
+
+        Rewards and flags of the outcome are zero.
+        """
+        records = np.zeros(len(rows), self.spec.record)
+        observations = _fields(records)
+        for i, (row, seed, film) in enumerate(zip(rows, seeds, filmed, strict=True)):
+            self._filmed[row] = bool(film)
+            _write(observations, i, self._envs[row].reset(seed=int(seed))[0])
+        return Outcome(records, self._render(rows))
+
+    def step(self, rows: Sequence[int], actions: np.ndarray) -> Outcome:
+        """Step the n `rows` with their actions (n, *action shape); other rows stay as they are."""
+        records = np.zeros(len(rows), self.spec.record)
+        observations = _fields(records)
+        for i, (row, action) in enumerate(zip(rows, actions, strict=True)):
+            observation, reward, terminated, truncated, info = self._envs[row].step(action)
+            _write(observations, i, observation)
+            record = records[i]
+            record["reward"], record["terminated"], record["truncated"] = reward, terminated, truncated
+            record["success"] = info.get("is_success", False)
+        return Outcome(records, self._render(rows))
+
+    def _render(self, rows: Sequence[int]) -> dict[int, np.ndarray]:
+        return {i: np.array(self._envs[row].render()) for i, row in enumerate(rows) if self._filmed[row]}
+
+
+def serve(connection: Connection, factory: bytes, num_envs: int) -> None:
+    """Host `num_envs` environments of the pickled `factory` in this worker process until the parent's pipe closes.
+
+    Every message to the parent is a pair (answer, failure), one of them None: first the `HostSpec`, then for each
+    request ("reset" or "step", *arguments) the outcome as (bytes of its records, frames). A failure is what
+    `_describe` says of an exception; the worker ends after it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides what it means
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        with EnvironmentHost(pickle.loads(factory), num_envs) as host:
+            connection.send((host.spec, None))
+            for method, *arguments in _requests(connection):
+                outcome = getattr(host, method)(*arguments)
+                connection.send(((outcome.records.tobytes(), outcome.frames), None))
+    except Exception as error:
+        with suppress(OSError):  # nobody listens any more
+            connection.send((None, _describe(error)))
+
+
+def _end_with_parent() -> None:
+    """End this process with its parent, even if that was killed and in the middle of a long step."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _requests(connection: Connection) -> Iterator[tuple[Any, ...]]:
+    with suppress(EOFError, ConnectionError):
+        while True:
+            yield connection.recv()
+
+
+def _describe(error: Exception) -> tuple[type[Exception], str, str]:
+    """The built-in kind of the exception, its message, its traceback: pickled by name and as text."""
+    kind = next((kind for kind in MISTAKES if isinstance(error, kind)), RuntimeError)
+    return kind, str(error), "".join(traceback.format_exception(error))
+
+
+def _fields(records: np.ndarray) -> dict[str, np.ndarray]:
+    """A view (n, ...) for every key of the observation."""
+    observation = records["observation"]
+    return {key: observation[key] for key in observation.dtype.names or ()}
+
+
+def _write(observations: Mapping[str, np.ndarray], i: int, observation: Mapping[str, np.ndarray]) -> None:
+    for key, values in observations.items():
+        values[i] = observation[key]
