@@ -78,13 +78,15 @@ class DemoReplayer:
         """
         self._holds_rotation = RecordedEnvironment.from_env_args(env_args).is_before_1_5
         with ExitStack() as built:
-            # steps of an environment with cameras draw: they only show recorded states
-            drawn = [_PlacedEnv(env_args=env_args, cameras=cameras, camera_size=camera_size)] if cameras else []
             self._delta = _PlacedEnv(env_args=env_args, actions="delta_pose")
+            built.callback(self._delta.close)
             self._absolute = _PlacedEnv(env_args=env_args, actions="absolute_pose")
-            self._shown = drawn[0] if drawn else self._delta
-            for env in (*drawn, self._delta, self._absolute):
-                built.callback(env.close)
+            built.callback(self._absolute.close)
+            self._shown = self._delta
+            if cameras:  # in an environment of their own: there, every step draws
+                self._delta.check_cameras(cameras)
+                self._shown = _PlacedEnv(env_args=env_args, cameras=cameras, camera_size=camera_size)
+                built.callback(self._shown.close)
             self._built = built.pop_all()
 
     def __enter__(self) -> Self:
@@ -146,6 +148,9 @@ class _PlacedEnv(RobosuiteEnv):
 
     def success(self) -> bool:
         return self._success()
+
+    def check_cameras(self, cameras: Sequence[str]) -> None:
+        self._check_cameras(cameras)
 
     def poses(self, states: Sequence[np.ndarray]) -> tuple[np.ndarray, Rotation]:
         """The end effectors in n states: positions (n * arms, 3) and as many rotations."""

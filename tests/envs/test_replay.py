@@ -1,5 +1,7 @@
 """Recorded demonstrations replayed in the real simulator."""
 
+import itertools
+
 import h5py
 import numpy as np
 import pytest
@@ -82,3 +84,19 @@ def test_what_does_not_fit_is_refused(replayer, cut):
         replayer.replay(model, states[:, :-1], actions)
     with pytest.raises(ValueError, match="no XML"):
         replayer.replay(model[:1000], states, actions)
+
+
+def test_recorded_states_become_images(gl_backend, cut):
+    model, states, actions = cut("demo_3", slice(None, None, 150))
+    with DemoReplayer(ENV_ARGS, cameras=["agentview"], camera_size=32) as replayer:
+        demo = replayer.replay(model, states, actions)
+    images = demo.observations["agentview_image"]
+    assert images.shape == (len(states) + 1, 32, 32, 3)
+    assert images.dtype == np.uint8
+    assert all((one != other).any() for one, other in itertools.pairwise(images))
+    np.testing.assert_allclose(demo.observations["cube_pos"][:-1], states[:, CUBE][:, :3], atol=1e-6)
+
+
+def test_cameras_that_do_not_exist():
+    with pytest.raises(ValueError, match=r"no camera 'nocam': it has .*agentview"):
+        DemoReplayer(ENV_ARGS, cameras=["agentview", "nocam"])

@@ -1,0 +1,41 @@
+"""Turn recordings with simulator states into a robomimic data set: `... input=demo.hdf5 output=data/lift.hdf5`.
+
+Low-dim observations, images (`cameras=[agentview]`) and absolute actions come from replaying the states in the
+installed simulator; the table says for every demo whether its actions, too, still do the task when they are replayed.
+An interrupted conversion is taken up again by the same command.
+"""
+
+import sys
+from typing import Any
+
+from hydra_command import command
+from tqdm import tqdm
+
+from shortcut_policy.config import from_mapping
+from shortcut_policy.conversion import ConversionConfig, convert, format_report
+
+
+@command("convert_demos")
+def main(values: dict[str, Any]) -> None:
+    """Convert, or go on with what was interrupted."""
+    config = from_mapping(ConversionConfig, values)
+    try:
+        with tqdm(unit="step", desc="replaying", leave=False, disable=None) as bar:
+
+            def show(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            report = convert(config, show)
+    except KeyboardInterrupt:
+        print(f"stopped: the same command goes on with {config.output}", file=sys.stderr)
+        sys.exit(130)
+    except ChildProcessError as error:
+        print(f"error: {error}; the same command goes on with {config.output}", file=sys.stderr)
+        sys.exit(1)
+    print(format_report(report))
+    print(f"\n{config.output}: {sum(demo.written for demo in report.demos)} demos")
+
+
+if __name__ == "__main__":
+    main()
