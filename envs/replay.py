@@ -78,14 +78,13 @@ class DemoReplayer:
         """
         self._holds_rotation = RecordedEnvironment.from_env_args(env_args).is_before_1_5
         with ExitStack() as built:
-            self._delta = _PlacedEnv(env_args=env_args, actions="delta_pose")
+            self._delta = RobosuiteEnv(env_args=env_args, actions="delta_pose")
             built.callback(self._delta.close)
-            self._absolute = _PlacedEnv(env_args=env_args, actions="absolute_pose")
+            self._absolute = RobosuiteEnv(env_args=env_args, actions="absolute_pose")
             built.callback(self._absolute.close)
             self._shown = self._delta
             if cameras:  # in an environment of their own: there, every step draws
-                self._delta.check_cameras(cameras)
-                self._shown = _PlacedEnv(env_args=env_args, cameras=cameras, camera_size=camera_size)
+                self._shown = RobosuiteEnv(env_args=env_args, cameras=cameras, camera_size=camera_size)
                 built.callback(self._shown.close)
             self._built = built.pop_all()
 
@@ -115,8 +114,8 @@ class DemoReplayer:
         for t, (state, action) in enumerate(zip(states, actions, strict=True)):
             observations.append(self._shown.place(state))
             if t > 0:
-                rewards.append(self._shown.reward())
-                successes.append(self._shown.success())
+                rewards.append(float(self._shown.simulator.reward()))
+                successes.append(self._shown.is_success)
             absolute.append(self._shown.absolute_action(action))
         last, reward, *_, info = self._shown.step(actions[-1])
         absolute = self._held(np.array(absolute), actions)
@@ -137,35 +136,7 @@ class DemoReplayer:
         return np.concatenate([hold_rotation(goals, steps) for goals, steps in parts], axis=1)
 
 
-class _PlacedEnv(RobosuiteEnv):
-    """Goes from state to state of one model: a reset would build the simulator anew, a thousand times slower."""
-
-    def place(self, state: np.ndarray) -> dict[str, np.ndarray]:
-        return self._observation(self._place(state))
-
-    def reward(self) -> float:
-        return float(self.simulator.reward())
-
-    def success(self) -> bool:
-        return self._success()
-
-    def check_cameras(self, cameras: Sequence[str]) -> None:
-        self._check_cameras(cameras)
-
-    def poses(self, states: Sequence[np.ndarray]) -> tuple[np.ndarray, Rotation]:
-        """The end effectors in n states: positions (n * arms, 3) and as many rotations."""
-        positions, rotations = [], []
-        for state in states:
-            self._place(state)
-            data = self.simulator.sim.data
-            for robot, arm in self.arms:
-                site = robot.eef_site_id[arm]
-                positions.append(data.site_xpos[site].copy())
-                rotations.append(data.site_xmat[site].reshape(3, 3).copy())
-        return np.array(positions), Rotation.from_matrix(np.array(rotations))
-
-
-def _open_loop(env: _PlacedEnv, start: dict[str, Any], states: np.ndarray, actions: np.ndarray) -> OpenLoop:
+def _open_loop(env: RobosuiteEnv, start: dict[str, Any], states: np.ndarray, actions: np.ndarray) -> OpenLoop:
     env.reset(seed=0, options=start)
     success, reached = False, []
     for action in actions:
@@ -175,8 +146,21 @@ def _open_loop(env: _PlacedEnv, start: dict[str, Any], states: np.ndarray, actio
     if len(states) == 1:
         return OpenLoop(success, 0.0, 0.0, 0.0, 0.0)
     # by the states, because after a step the simulator's poses are one physics step older
-    position, rotation = env.poses(reached[:-1])
-    recorded_position, recorded_rotation = env.poses(states[1:])
+    position, rotation = _poses(env, reached[:-1])
+    recorded_position, recorded_rotation = _poses(env, states[1:])
     distance = np.linalg.norm(position - recorded_position, axis=1)
     angle = (rotation * recorded_rotation.inv()).magnitude()
     return OpenLoop(success, *(float(value) for e in (distance, angle) for value in (e.max(), e.mean())))
+
+
+def _poses(env: RobosuiteEnv, states: Sequence[np.ndarray]) -> tuple[np.ndarray, Rotation]:
+    """The end effectors in n states: positions (n * arms, 3) and as many rotations."""
+    positions, rotations = [], []
+    for state in states:
+        env.place(state)
+        data = env.simulator.sim.data
+        for robot, arm in env.arms:
+            site = robot.eef_site_id[arm]
+            positions.append(data.site_xpos[site].copy())
+            rotations.append(data.site_xmat[site].reshape(3, 3).copy())
+    return np.array(positions), Rotation.from_matrix(np.array(rotations))

@@ -1,4 +1,3 @@
-import gc
 import inspect
 import multiprocessing
 import os
@@ -6,8 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
-import time
 from functools import partial
 from pathlib import Path
 
@@ -29,16 +26,15 @@ class CountingEnv(gymnasium.Env):
     """Counts its steps; the episode of seed s ends after `length(s)` steps, with success where s is even.
 
     The reward of a step is the action's first entry. Stepping an ended episode is an error. The observation "modules"
-    tells whether this process has loaded torch and shortcut_policy.
+    tells whether this process has loaded torch and shortcut_policy. Where the folder `deaths` holds a file of the
+    seed's name, the process is killed in the episode's third step, and the file is gone.
     """
 
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "action_representation": "delta_pose"}  # noqa: RUF012
 
-    def __init__(self, render_mode=None, step_seconds=0.0, fails_in_worker=False):
-        if fails_in_worker and multiprocessing.parent_process() is not None:
-            raise RuntimeError("this environment cannot be built in a worker")
+    def __init__(self, render_mode=None, deaths=None):
         self.render_mode = render_mode
-        self.step_seconds = step_seconds
+        self.deaths = deaths
         self.observation_space = Dict(
             count=Box(0, np.inf, (2,), np.float32), noise=Box(0, 1, (), np.float64), modules=Box(0, 1, (2,), np.int64)
         )
@@ -55,8 +51,10 @@ class CountingEnv(gymnasium.Env):
 
     def step(self, action):
         assert self.count < self.length(self.seed), "an ended episode was stepped"
-        time.sleep(self.step_seconds)
         self.count += 1
+        if self.deaths and self.count == 3 and (self.deaths / str(self.seed)).exists():
+            (self.deaths / str(self.seed)).unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
         ended = self.count == self.length(self.seed)
         success = ended and self.seed % 2 == 0
         return self.observe(), float(action[0]), success, ended and not success, {"is_success": success}
@@ -94,13 +92,30 @@ def run(agent=None, env=CountingEnv, **options):
     return evaluate(agent or SlotAgent(), env, **{"episodes": 7, "slots": 5, "num_envs": 5, **options})
 
 
-@pytest.mark.parametrize("max_steps", [None, 3])
-@pytest.mark.parametrize(("num_envs", "workers"), [(1, False), (2, False), (3, False), (2, True)])
+@pytest.mark.parametrize(
+    ("num_envs", "workers", "max_steps"), [(1, 0, None), (2, 0, 3), (3, 0, None), (2, 1, None), (3, 2, 3)]
+)
 def test_results_do_not_depend_on_how_many_run_at_once_or_where(num_envs, workers, max_steps):
     reference = run(max_steps=max_steps)
     assert run(num_envs=num_envs, workers=workers, max_steps=max_steps) == reference
     scores = reference.scores
     assert len(set(scores)) == len(scores)  # else equality would show little
+
+
+def test_seven_workers_give_the_same_results():
+    assert run(slots=8, num_envs=7, workers=7) == run(slots=8, num_envs=3)
+
+
+def test_there_are_no_more_workers_than_environments():
+    processes = set()
+
+    class Looking(SlotAgent):
+        def act(self, observation):
+            processes.update(process.pid for process in multiprocessing.active_children())
+            return super().act(observation)
+
+    run(Looking(), num_envs=2, workers=3)
+    assert len(processes) == 2
 
 
 def test_every_episode_has_its_seed_slot_length_and_outcome():
@@ -168,7 +183,7 @@ def test_recording_keeps_the_frames_of_the_chosen_seeds_and_changes_nothing():
     frames = recorded.episodes[1].frames
     assert [frame[0, 0, 0] for frame in frames] == [0, 10, 20, 30]
     assert frames[0].shape == (4, 6, 3)
-    in_workers = run(env=env, num_envs=2, record=[100_001], workers=True, episodes=2)
+    in_workers = run(env=env, num_envs=2, record=[100_001], workers=2, episodes=2)
     np.testing.assert_array_equal(in_workers.episodes[1].frames, frames)
 
 
@@ -178,9 +193,15 @@ def test_progress_is_told_every_result():
     assert sorted(told, key=lambda result: result.seed) == list(evaluation.episodes)
 
 
+def test_progress_hands_over_all_frames():
+    told = []
+    run(env=partial(CountingEnv, render_mode="rgb_array"), record=[100_001], progress=told.append)
+    assert [len(result.frames) for result in told if result.frames] == [4]
+
+
 def test_workers_load_neither_torch_nor_this_library():
     agent = SlotAgent()
-    run(agent, num_envs=2, workers=True, episodes=2)
+    run(agent, num_envs=2, workers=1, episodes=2)
     assert agent.batches[0]["modules"][:2].tolist() == [[0, 0], [0, 0]]
     assert agent.batches[0]["count"][:2, 0].tolist() == [1, 1]  # these rows were not padding
 
@@ -198,7 +219,7 @@ def test_workers_do_not_run_the_main_script_again(tmp_path):
             def reset(self, seeds): pass
             def act(self, observation): return np.full((2, 2), 0.5)
 
-        print(evaluate(Constant(), CountingEnv, episodes=2, slots=2, num_envs=2, workers=True).scores)
+        print(evaluate(Constant(), CountingEnv, episodes=2, slots=2, num_envs=2, workers=2).scores)
     """
     script = tmp_path / "main.py"
     script.write_text(textwrap.dedent(head) + inspect.getsource(CountingEnv) + textwrap.dedent(tail))
@@ -216,27 +237,80 @@ def test_no_worker_survives_an_error_of_the_agent(error):
             return super().act(observation)
 
     with pytest.raises(error):
-        run(Failing(), num_envs=2, workers=True)
+        run(Failing(), num_envs=2, workers=2)
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.filterwarnings("error")
-def test_no_worker_survives_an_interrupt_in_the_middle_of_a_step():
-    class Interrupting(SlotAgent):
-        def act(self, observation):
-            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-            return super().act(observation)
+@pytest.fixture
+def deaths(tmp_path):
+    """Return a function that lets a worker die, once for every call, when it runs an episode of these seeds."""
 
-    with pytest.raises(KeyboardInterrupt):
-        run(Interrupting(), env=partial(CountingEnv, step_seconds=60), num_envs=2, workers=True)
+    def plan(*seeds):
+        for seed in seeds:
+            (tmp_path / str(seed)).touch()
+        return tmp_path
+
+    return plan
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_death_changes_no_result_and_is_reported(deaths, workers):
+    folder = deaths(100_001, 100_005)
+    agent, told = SlotAgent(), []
+    env = partial(CountingEnv, render_mode="rgb_array", deaths=folder)
+    with pytest.warns(RuntimeWarning, match="died") as warned:
+        evaluation = run(agent, env, num_envs=4, workers=workers, record=[100_001, 100_002], progress=told.append)
+    assert evaluation == run()
+    lost = {1: ((1, 2, 3), (5, 6)), 2: ((1, 3), (5,))}[workers]  # all of that worker's that had not ended
+    assert evaluation.reruns == tuple(100_000 + i for wave in lost for i in wave)
+    for warning, wave in zip(warned, lost, strict=True):
+        assert "signal 9" in str(warning.message)
+        assert f"seed {', '.join(str(100_000 + i) for i in wave)}:" in str(warning.message)
+    assert {result.seed for result in told if result.rerun} == set(evaluation.reruns)
+    assert sorted(told, key=lambda result: result.seed) == list(evaluation.episodes)
+    assert [len(episode.frames) for episode in evaluation.episodes if episode.frames] == [4, 5]
+    assert len(agent.waves) == 4
+    assert agent.waves[1] == [100_000 + i if i in lost[0] else None for i in range(5)]  # each in its own slot
+
+
+def test_without_a_death_nothing_ran_again():
+    assert run(num_envs=2, workers=2).reruns == ()
+
+
+def test_an_episode_whose_worker_dies_twice_ends_the_evaluation():
+    class DyingAlways(CountingEnv):
+        def step(self, action):
+            if self.seed == 100_001:
+                os._exit(5)
+            return super().step(action)
+
+    with (
+        pytest.warns(RuntimeWarning, match="exit code 5") as warned,
+        pytest.raises(RuntimeError, match=r"died twice on the episodes with seed 100001:") as error,
+    ):
+        run(env=DyingAlways, num_envs=2, workers=2)
+    assert len(warned) == 2
+    assert "\n" not in str(error.value)
     assert multiprocessing.active_children() == []
-    gc.collect()  # the destructor of what was interrupted has nothing to say either
 
 
-def test_no_worker_survives_an_environment_that_fails_in_one():
-    with pytest.raises(RuntimeError, match="a worker could not build its environment"):
-        run(env=partial(CountingEnv, fails_in_worker=True), num_envs=2, workers=True)
-    assert multiprocessing.active_children() == []
+def test_the_same_worker_may_die_on_different_episodes(deaths):
+    env = partial(CountingEnv, deaths=deaths(100_001, 100_002))
+    with pytest.warns(RuntimeWarning, match="died") as warned:
+        evaluation = run(env=env, num_envs=1, workers=1, episodes=3)
+    assert len(warned) == 2
+    assert evaluation == run(episodes=3)
+    assert evaluation.reruns == (100_001, 100_002)
+
+
+@pytest.mark.parametrize(("metadata", "representation"), [("delta_pose", "delta_pose"), (None, "as_stored")])
+def test_fitting_actions_pass(metadata, representation):
+    def make():
+        env = CountingEnv()
+        env.metadata = {"action_representation": metadata} if metadata else {}
+        return env
+
+    assert run(env=make, action_representation=representation) == run()
 
 
 @pytest.mark.parametrize(
@@ -245,10 +319,15 @@ def test_no_worker_survives_an_environment_that_fails_in_one():
         ({"episodes": -1}, "episodes=-1"),
         ({"num_envs": 6}, "num_envs=6 does not fit slots=5"),
         ({"num_envs": 0}, "num_envs=0"),
+        ({"workers": -1}, "workers=-1"),
         ({"max_steps": 0}, "max_steps=0"),
         ({"record": [7]}, "seed 7 to record is not evaluated: choose from 100000 to 100006"),
         ({"record": [100_000]}, "render_mode=None records nothing"),
         ({"env": partial(gymnasium.make, "CartPole-v1")}, "needs a Dict"),
+        (
+            {"action_representation": "absolute_pose"},
+            "the policy's actions are 'absolute_pose', the environment takes 'delta_pose'",
+        ),
     ],
 )
 def test_mistakes_are_named(options, message):
@@ -275,7 +354,7 @@ def test_an_evaluation_summarises_its_episodes():
     assert evaluation.score_interval == Interval(0.125, 0.875)
 
 
-@pytest.mark.parametrize(("num_envs", "workers"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("num_envs", "workers"), [(1, 0), (2, 2)])
 def test_push_t_scores_the_same_however_it_runs(num_envs, workers):
     pytest.importorskip("gym_pusht")
     options = {"episodes": 3, "slots": 3, "max_steps": 8}

@@ -94,6 +94,22 @@ def test_the_table_shows_every_row_with_its_intervals():
     )
 
 
+def test_the_table_tells_of_reruns():
+    rows = (ROW, replace(ROW, steps=2, reruns=3), replace(ROW, steps=4, reruns=1))
+    sentence = "Episodes that ran again because a rollout worker died: 3 with 2 steps, 1 with 4 steps."
+    assert markdown_table(replace(RESULT, rows=rows)).endswith(sentence)
+
+
+def test_files_from_before_reruns_are_read(tmp_path):
+    path = tmp_path / "pusht.json"
+    write_result(path, RESULT)
+    values = json.loads(path.read_text())
+    for row in values["rows"]:
+        assert row.pop("reruns") == 0
+    path.write_text(json.dumps(values))
+    assert read_result(path) == RESULT
+
+
 def test_versions_are_those_of_the_installed_packages():
     versions = installed_versions()
     assert versions["torch"] == importlib.metadata.version("torch")

@@ -52,6 +52,17 @@ def test_result_table_plot_and_videos(tmp_path, run_folder, run_command):
     repeated = read_result(tmp_path / "again" / "result.json")
     assert [row.per_seed for row in repeated.rows] == [row.per_seed for row in result.rows]
 
+    # older checkpoints recorded whether there are workers, not how many
+    config = (run_folder / "checkpoints" / "last").resolve() / "config.json"
+    document = json.loads(config.read_text())
+    document["config"]["metadata"]["environment"]["workers"] = False
+    config.write_text(json.dumps(document))
+    for name, extra in (("older", ()), ("workers", ("workers=2",))):
+        words = (f"checkpoint={run_folder}", "steps=[3]", "episodes=3", "videos=0", "latency_calls=1", "device=cpu")
+        code, _, errors = run_command("eval_policy", *words, *extra, f"output={tmp_path / name}")
+        assert code == 0, errors
+        assert read_result(tmp_path / name / "result.json").rows[0].per_seed == result.rows[1].per_seed
+
 
 @pytest.mark.parametrize(
     ("words", "quoted"),
