@@ -41,7 +41,8 @@ def action_error(
 ) -> dict[int, float]:
     """Root mean square difference of sampled and demonstrated actions, in the data's units, by number of steps.
 
-    Over the action steps that would be executed, padded ones left out; the noise is the same for every number.
+    Rotations are compared as the network sees them: a rotation vector near pi may differ in sign and be the same. Over
+    the action steps that would be executed, padded ones left out; the noise is the same for every number.
     """
     config = policy.config
     executed = slice(-config.action_offset, -config.action_offset + config.action_steps)
@@ -52,7 +53,7 @@ def action_error(
         for rows in batches.sequential(windows):
             chunk = policy.sample(rows.observation, steps, generator=generator)[:, : config.action_steps]
             real = ~rows.action_is_pad[:, executed]
-            difference = (chunk - rows.action[:, executed])[real]  # (real actions, A)
+            difference = (config.action_codec.encode(chunk) - rows.action[:, executed])[real]  # (real actions, A)
             square += float(difference.square().sum())
             count += difference.numel()
         errors[steps] = (square / max(1, count)) ** 0.5

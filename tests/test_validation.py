@@ -5,6 +5,7 @@ import pytest
 import torch
 from small_policy import demonstrations, small_policy
 
+from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.batches import WindowBatches
 from shortcut_policy.data.windows import make_windows
 from shortcut_policy.validation import action_error, held_out_loss, validate
@@ -39,6 +40,17 @@ def test_action_error_is_the_distance_to_the_demonstrated_actions(monkeypatch, a
     monkeypatch.setattr(policy, "sample", demonstrated)
     errors = action_error(policy, batches, windows=26, num_steps=(1, 4))
     assert errors == {1: pytest.approx(expected, abs=1e-4), 4: pytest.approx(expected, abs=1e-4)}
+
+
+def test_rotations_that_are_the_same_are_no_error(monkeypatch):
+    """A gripper that points down is turned by pi, about an axis or its opposite."""
+    down = np.tile(np.float32([0.1, 0.2, 0.9, np.pi, 0, 0, 1]), (26, 1))
+    episodes = dataclasses.replace(demonstrations(), actions=down).encoded(ActionCodec("absolute_pose"))
+    batches = WindowBatches(episodes, make_windows(episodes.episode_ends, observation_steps=2, horizon=8), 13)
+    policy = small_policy(episodes=episodes)
+    upside = torch.tensor([0.1, 0.2, 0.9, -np.pi, 0, 0, 1]).expand(13, 8, 7)
+    monkeypatch.setattr(policy, "sample", lambda *_, **__: upside)
+    assert action_error(policy, batches, windows=26, num_steps=(1,))[1] < 1e-5
 
 
 def test_held_out_loss_is_repeatable_and_that_of_the_objective():
