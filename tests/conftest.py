@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
     """Return a function from a path below `SHORTCUT_DATA` to the real path; it skips the test where that is absent."""
     root = Path(os.environ.get("SHORTCUT_DATA", Path(__file__).parents[1] / "data"))

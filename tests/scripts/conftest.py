@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import zarr
@@ -24,6 +25,23 @@ def demonstrations(tmp_path) -> Path:
     group.create_array("data/state", data=position)
     group.create_array("data/action", data=position[:, :2] + 1)
     group.create_array("meta/episode_ends", data=np.array([30, 60, 90, 120]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def recording(real_data, tmp_path_factory) -> Path:
+    """Two demos of the human recordings of Lift, cut to 25 steps each."""
+    source = real_data("robosuite_human/lift_panda_v1.4.0.hdf5")
+    path = tmp_path_factory.mktemp("recording") / "raw.hdf5"
+    cut = slice(60, 85)  # the first steps of recordings of 1.4 chase a goal that was not recorded
+    with h5py.File(source) as whole, h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs.update(whole["data"].attrs)
+        for name in ("demo_1", "demo_3"):
+            demo = data.create_group(name)
+            demo.attrs.update(whole["data"][name].attrs)
+            for array in ("states", "actions"):
+                demo[array] = whole["data"][name][array][cut]
     return path
 
 

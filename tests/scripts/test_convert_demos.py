@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import shutil
 import signal
 import time
@@ -19,27 +18,7 @@ from shortcut_policy.data.env_args import read_env_args
 from shortcut_policy.data.robomimic_hdf5 import read_robomimic
 from shortcut_policy.data.robomimic_writer import RobomimicWriter
 
-STEPS = 25
-CUT = slice(60, 60 + STEPS)  # the first steps of recordings of 1.4 chase a goal that was not recorded
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory):
-    """Two demos of the human recordings, cut to a few steps."""
-    root = Path(os.environ.get("SHORTCUT_DATA", Path(__file__).parents[2] / "data"))
-    source = root / "robosuite_human/lift_panda_v1.4.0.hdf5"
-    if not source.exists():
-        pytest.skip(f"real data absent: {source}")
-    path = tmp_path_factory.mktemp("recording") / "raw.hdf5"
-    with h5py.File(source) as whole, h5py.File(path, "w") as file:
-        data = file.create_group("data")
-        data.attrs.update(whole["data"].attrs)
-        for name in ("demo_1", "demo_3"):
-            demo = data.create_group(name)
-            demo.attrs.update(whole["data"][name].attrs)
-            for array in ("states", "actions"):
-                demo[array] = whole["data"][name][array][CUT]
-    return path
+STEPS = 25  # of each of the two demos of `recording`
 
 
 @pytest.fixture(scope="module")
