@@ -27,12 +27,13 @@ from shortcut_policy.realtime.latency import sampling_latency_ms
 from shortcut_policy.results import (
     EvaluationSettings,
     Result,
-    Row,
     Training,
+    make_row,
     markdown_table,
+    result_paths,
     write_result,
 )
-from shortcut_policy.statistics import bootstrap_mean_interval, paired_difference_interval, wilson_interval
+from shortcut_policy.statistics import paired_difference_interval
 from shortcut_policy.training.distributed import join_processes
 from shortcut_policy.video import write_mp4
 
@@ -48,6 +49,7 @@ class EvalConfig:
     episodes: int
     first_seed: int
     num_envs: int
+    workers: int | None
     videos: int
     video_seeds: tuple[int, ...] | None
     latency_calls: int
@@ -113,6 +115,13 @@ def describe_training(checkpoints: list[Path], policies: list[Policy]) -> Traini
     )
 
 
+def environment_values(metadata: Mapping[str, Any], workers: int | None) -> dict[str, Any]:
+    """The environment's values in a checkpoint, with the number of workers in place of the recorded one if given."""
+    recorded = dict(metadata["environment"])
+    recorded["workers"] = int(recorded["workers"]) if workers is None else workers  # it was a bool once
+    return recorded
+
+
 def checkpoint_label(path: Path) -> str:
     """How the checkpoint was chosen: "last", or the name of its folder for one that was picked."""
     return "last" if path == (path.parent / "last").resolve() else path.name
@@ -140,13 +149,10 @@ def main(values: dict[str, Any]) -> None:
         if not policy.config.metadata.keys() >= {"task", "environment", "training"}:
             raise ValueError(f"{path} does not say its task: evaluate it with shortcut_policy.evaluation.evaluate")
     output = Path(config.output) if config.output else checkpoints[0].parents[1] / "evaluation"
-    targets = [output / "result.json", *([Path(config.result)] if config.result else [])]
-    for target in targets:
-        if target.exists() and not config.overwrite:
-            raise FileExistsError(f"{target} exists: choose another output= or result=, or say overwrite=true")
+    targets = result_paths(output, config.result, config.overwrite)
     metadata = policies[0].config.metadata
     training = describe_training(checkpoints, policies)
-    environment = from_mapping(EnvironmentConfig, metadata["environment"], "environment.")
+    environment = from_mapping(EnvironmentConfig, environment_values(metadata, config.workers), "environment.")
 
     rows, scores = [], {}
     latency_ms = sampling_latency_ms(policies[0], config.steps, config.latency_calls)
@@ -202,31 +208,6 @@ def print_differences(scores: Mapping[int, Sequence[np.ndarray]]) -> None:
         interval = paired_difference_interval(scores[steps], scores[most])
         difference = np.mean(scores[steps]) - np.mean(scores[most])
         print(f"score({steps}) - score({most}) = {difference:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]")
-
-
-def make_row(steps: int, evaluations: list[Evaluation], latency_ms: np.ndarray) -> Row:
-    """The figures of one number of steps over all training seeds."""
-    scores = [evaluation.scores for evaluation in evaluations]
-    score = bootstrap_mean_interval(scores)
-    successes = [episode.success for evaluation in evaluations for episode in evaluation.episodes]
-    success = wilson_interval(sum(successes), len(successes))
-    p50, p99 = np.percentile(latency_ms, [50, 99])
-    figures: Mapping[str, float] = {
-        "mean": np.mean(scores),
-        "low": score.low,
-        "high": score.high,
-        "success": np.mean(successes),
-        "success_low": success.low,
-        "success_high": success.high,
-        "latency_ms_p50": p50,
-        "latency_ms_p99": p99,
-    }
-    return Row(
-        steps=steps,
-        nfe=steps,
-        per_seed=tuple(round(float(np.mean(s)), 4) for s in scores),
-        **{name: round(float(value), 4) for name, value in figures.items()},
-    )
 
 
 if __name__ == "__main__":

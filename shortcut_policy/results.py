@@ -1,12 +1,20 @@
 """Results: a claim is a file that the script which measured it wrote; tables are generated from it."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from shortcut_policy.config import from_mapping, to_mapping
+from shortcut_policy.statistics import bootstrap_mean_interval, wilson_interval
+
+if TYPE_CHECKING:
+    from shortcut_policy.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Row:
         success, success_low, success_high: success rate and its 95 % interval (Wilson, over all episodes).
         per_seed: mean score of every training seed.
         latency_ms_p50, latency_ms_p99: observation in to chunk out, one robot.
+        reruns: episodes that ran again because a rollout worker died, over all training seeds.
     """
 
     steps: int
@@ -56,6 +65,7 @@ class Row:
     per_seed: tuple[float, ...]
     latency_ms_p50: float
     latency_ms_p99: float
+    reruns: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,51 @@ class Result:
     training: Training
     evaluation: EvaluationSettings
     rows: tuple[Row, ...]
+
+
+def make_row(steps: int, evaluations: Sequence[Evaluation], latency_ms: np.ndarray) -> Row:
+    """The figures of one number of steps over all training seeds.
+
+    Args:
+        steps: sampling steps, each a network evaluation.
+        evaluations: one for every training seed.
+        latency_ms: (n,) of single calls.
+    """
+    scores = [evaluation.scores for evaluation in evaluations]
+    score = bootstrap_mean_interval(scores)
+    successes = [episode.success for evaluation in evaluations for episode in evaluation.episodes]
+    success = wilson_interval(sum(successes), len(successes))
+    p50, p99 = np.percentile(latency_ms, [50, 99])
+    figures: Mapping[str, float] = {
+        "mean": np.mean(scores),
+        "low": score.low,
+        "high": score.high,
+        "success": np.mean(successes),
+        "success_low": success.low,
+        "success_high": success.high,
+        "latency_ms_p50": p50,
+        "latency_ms_p99": p99,
+    }
+    return Row(
+        steps=steps,
+        nfe=steps,
+        per_seed=tuple(round(float(np.mean(s)), 4) for s in scores),
+        reruns=sum(len(evaluation.reruns) for evaluation in evaluations),
+        **{name: round(float(value), 4) for name, value in figures.items()},
+    )
+
+
+def result_paths(output: Path, copy: str | None, overwrite: bool) -> list[Path]:
+    """Where an evaluation writes its result: `output`/result.json, and a copy of it if one is asked for.
+
+    Raises:
+        FileExistsError: one of them is there already, and must not be written over.
+    """
+    paths = [output / "result.json", *([Path(copy)] if copy else [])]
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists: choose another output= or result=, or say overwrite=true")
+    return paths
 
 
 def write_result(path: Path, result: Result) -> None:
@@ -116,6 +171,9 @@ def markdown_table(result: Result) -> str:
         f"{evaluation.episodes} episodes each from seed {evaluation.first_seed}, checkpoint: "
         f"{evaluation.checkpoint.split(',')[0]}; 95 % intervals. Latency: one robot, on {result.hardware}.",
     ]
+    reruns = [f"{row.reruns} with {row.steps} steps" for row in result.rows if row.reruns]
+    if reruns:
+        lines[-1] += f" Episodes that ran again because a rollout worker died: {', '.join(reruns)}."
     return "\n".join(lines)
 
 

@@ -145,6 +145,15 @@ def test_success_counts_only_before_the_cap():
     assert [episode.success for episode in evaluation.episodes] == [True, False, False, False, True, False, False]
 
 
+def test_an_episode_that_succeeded_for_a_moment_has_succeeded():
+    class Passing(CountingEnv):
+        def step(self, action):
+            observation, reward, terminated, truncated, _ = super().step(action)
+            return observation, reward, terminated, truncated, {"is_success": self.count == 1}
+
+    assert run(env=Passing).success_rate == 1
+
+
 def test_the_agent_sees_full_batches_with_zeros_where_nothing_runs():
     agent = SlotAgent()
     run(agent, num_envs=3)
@@ -324,10 +333,8 @@ def test_fitting_actions_pass(metadata, representation):
         ({"record": [7]}, "seed 7 to record is not evaluated: choose from 100000 to 100006"),
         ({"record": [100_000]}, "render_mode=None records nothing"),
         ({"env": partial(gymnasium.make, "CartPole-v1")}, "needs a Dict"),
-        (
-            {"action_representation": "absolute_pose"},
-            "the policy's actions are 'absolute_pose', the environment takes 'delta_pose'",
-        ),
+        ({"action_representation": "absolute_pose"}, "are 'absolute_pose', the environment takes 'delta_pose'"),
+        ({"action_representation": "as_stored"}, "are 'as_stored', the environment takes 'delta_pose'"),
     ],
 )
 def test_mistakes_are_named(options, message):

@@ -24,7 +24,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 class Obedient(gymnasium.Env):
     """The first entry of an action says what happens, a name of `ORDERS`; the second one adds to the observation."""
 
-    ORDERS = ("nothing", "kill", "exit", "leave", "raise", "refuse", "sleep")
+    ORDERS = ("nothing", "kill", "exit", "leave", "raise", "refuse", "sleep", "interrupt")
 
     def __init__(self, folder=None, meet=0):
         self.folder = folder
@@ -57,6 +57,10 @@ class Obedient(gymnasium.Env):
                 raise FileNotFoundError("model.xml is missing")
             case "sleep":
                 time.sleep(60)
+            case "interrupt":
+                blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+                os.kill(os.getpid(), signal.SIGINT)
+                self.sum = 1000.0 * blocked
         return self.observe(), self.sum, self.sum > 100, False, {"is_success": self.sum > 50}
 
     def fail_for_a_reason(self):
@@ -96,6 +100,11 @@ def order(host, rows, **orders):
     """Step the rows, with an order for the row of that number: `order(host, [0, 1], r1="kill")`."""
     names = [orders.get(f"r{row}", "nothing") for row in rows]
     return host.step(rows, np.column_stack([[Obedient.ORDERS.index(name) for name in names], rows + 1.0]))
+
+
+def let_sleep(workers):
+    begin(workers, np.arange(1))
+    workers._workers[0].connection.send(("step", [0], np.array([(Obedient.ORDERS.index("sleep"), 0)])))
 
 
 def assert_same(outcome, expected):
@@ -222,9 +231,28 @@ def test_workers_close_their_environments_and_have_their_time_to_do_so(tmp_path,
     monkeypatch.setattr(rollout_workers, "GRACE_SECONDS", 0.2)
     started = time.monotonic()
     with RolloutWorkers(Obedient, 1, 1) as workers:
-        begin(workers, np.arange(1))
-        workers._workers[0].connection.send(("step", [0], np.array([(Obedient.ORDERS.index("sleep"), 0)])))
+        let_sleep(workers)
     assert time.monotonic() - started < 30
+
+
+def test_after_an_error_nobody_waits_for_the_workers(monkeypatch):
+    def fail_meanwhile():
+        with RolloutWorkers(Obedient, 1, 1) as workers:
+            let_sleep(workers)
+            raise KeyError
+
+    monkeypatch.setattr(rollout_workers, "GRACE_SECONDS", 50.0)
+    started = time.monotonic()
+    with pytest.raises(KeyError):
+        fail_meanwhile()
+    assert time.monotonic() - started < 30
+
+
+def test_interrupts_leave_a_worker_alone_from_its_start_on():
+    with RolloutWorkers(Obedient, 1, 1) as workers:
+        begin(workers, np.arange(1))
+        outcome = order(workers, np.arange(1), r0="interrupt")
+    assert outcome.records["reward"].tolist() == [1000], "SIGINT is blocked until it is ignored"
 
 
 SCRIPT = r"""
