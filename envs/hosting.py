@@ -3,12 +3,7 @@
 Workers start quickly: this file needs gymnasium, numpy and the standard library.
 """
 
-import multiprocessing
-import os
 import pickle
-import signal
-import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -20,10 +15,9 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Space
 
-__all__ = ["MISTAKES", "EnvironmentHost", "HostSpec", "Outcome", "serve"]
+from envs.worker_process import become_worker, describe
 
-MISTAKES = (ValueError, FileNotFoundError, FileExistsError, ImportError)
-"""What a user's mistake raises: these keep type and sentence on their way out of a worker."""
+__all__ = ["EnvironmentHost", "HostSpec", "Outcome", "serve"]
 
 
 @dataclass(frozen=True)
@@ -126,10 +120,9 @@ def serve(connection: Connection, factory: bytes, num_envs: int) -> None:
 
     Every message to the parent is a pair (answer, failure), one of them None: first the `HostSpec`, then for each
     request ("reset" or "step", *arguments) the outcome as (bytes of its records, frames). A failure is what
-    `_describe` says of an exception; the worker ends after it.
+    `describe` says of an exception; the worker ends after it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides what it means
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    become_worker()
     try:
         with EnvironmentHost(pickle.loads(factory), num_envs) as host:
             connection.send((host.spec, None))
@@ -138,27 +131,13 @@ def serve(connection: Connection, factory: bytes, num_envs: int) -> None:
                 connection.send(((outcome.records.tobytes(), outcome.frames), None))
     except Exception as error:
         with suppress(OSError):  # nobody listens any more
-            connection.send((None, _describe(error)))
-
-
-def _end_with_parent() -> None:
-    """End this process with its parent, even if that was killed and in the middle of a long step."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+            connection.send((None, describe(error)))
 
 
 def _requests(connection: Connection) -> Iterator[tuple[Any, ...]]:
     with suppress(EOFError, ConnectionError):
         while True:
             yield connection.recv()
-
-
-def _describe(error: Exception) -> tuple[type[Exception], str, str]:
-    """The built-in kind of the exception, its message, its traceback: pickled by name and as text."""
-    kind = next((kind for kind in MISTAKES if isinstance(error, kind)), RuntimeError)
-    return kind, str(error), "".join(traceback.format_exception(error))
 
 
 def _fields(records: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,8 +1,8 @@
 """What rollouts cost beside the bare simulator: `python scripts/benchmark_rollouts.py task=lift workers=2 num_envs=8`.
 
 `evaluate` with an agent that only replays random actions against the same number of processes that each loop over
-their simulators with the same actions from the same initial states. Both run in turns, so that a noisy machine is
-noisy for both; building and resetting are not timed.
+their simulators with the same actions from the same initial states. A turn is over when the slowest process has made
+its steps. Both run in turns, so that a noisy machine is noisy for both; building and resetting are not timed.
 """
 
 import functools
@@ -104,7 +104,7 @@ class ReplayingAgent:
         rows = range(self.processes)
         self.bare.reset(rows, [seeds[row] for row in rows], [False] * self.processes)
         outcome = self.bare.step(rows, np.zeros((self.processes, 1), np.float32))
-        self.bare_speeds.append(float(outcome.records["reward"].mean()))
+        self.bare_speeds.append(float(outcome.records["reward"].min()))
         # one action more than the simulators get: the last one ends the episode
         self.actions = np.stack([draw_actions(self.action_space, seed, self.steps + 1) for seed in seeds], axis=1)
         self.times.append([])

@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "shortcut_policy.agent": "numpy torch shortcut_policy.chunking shortcut_policy.policy",
     "shortcut_policy.validation": "torch shortcut_policy.core shortcut_policy.data shortcut_policy.policy",
     "shortcut_policy.statistics": "numpy",
-    "shortcut_policy.rollout_workers": "numpy gymnasium cloudpickle envs.hosting",
+    "shortcut_policy.worker_processes": "",
+    "shortcut_policy.rollout_workers": "numpy gymnasium cloudpickle shortcut_policy.worker_processes envs.hosting",
     "shortcut_policy.evaluation": """numpy gymnasium
         shortcut_policy.data shortcut_policy.statistics shortcut_policy.rollout_workers envs.hosting""",
     "shortcut_policy.realtime": """numpy torch
@@ -51,7 +52,7 @@ MAY_IMPORT = {
         shortcut_policy.agent shortcut_policy.policy shortcut_policy.experiment""",
     "shortcut_policy.robomimic_run": """shortcut_policy.config shortcut_policy.experiment_config
         shortcut_policy.results shortcut_policy.training.run_folder""",
-    "shortcut_policy.replay_workers": "envs.replay envs.replay_worker",
+    "shortcut_policy.replay_workers": "shortcut_policy.worker_processes envs.replay envs.replay_worker",
     "shortcut_policy.conversion": "numpy shortcut_policy.data shortcut_policy.replay_workers envs",
     "shortcut_policy.trials": "torch envs",
     "shortcut_policy.diagnosis": "packaging shortcut_policy.trials envs",

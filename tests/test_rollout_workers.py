@@ -182,7 +182,7 @@ def test_a_worker_that_dies_unasked_is_noticed_at_the_next_request():
 def test_an_exception_comes_with_the_traceback_of_its_worker():
     with RolloutWorkers(Obedient, 2, 2) as workers:
         begin(workers, np.arange(2))
-        with pytest.raises(RuntimeError, match="failed in rollout worker 1:") as caught:
+        with pytest.raises(RuntimeError, match="rollout worker 1 failed:") as caught:
             order(workers, np.arange(2), r1="raise")
     assert "in fail_for_a_reason" in str(caught.value)
     assert "ArithmeticError: the simulation diverged" in str(caught.value)

@@ -1,0 +1,114 @@
+"""Worker processes: started without the running script and torch, and heard to their end.
+
+A worker answers every request with a pair (answer, failure), one of them None; a failure is what
+`envs.worker_process.describe` says of an exception.
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context, resource_tracker
+from types import FrameType, ModuleType
+from typing import Any
+
+__all__ = ["GRACE_SECONDS", "Worker", "WorkerDied", "interrupts_deferred"]
+
+GRACE_SECONDS = 10.0
+"""How long a worker may take to end by itself."""
+
+
+class WorkerDied(Exception):
+    """The pipe of a worker has closed; the message says how the worker ended."""
+
+
+class Worker:
+    """A spawned process that runs `target(connection, *arguments)`.
+
+    Args:
+        target: found by name in a module that imports neither torch nor this package.
+        name: for messages.
+    """
+
+    def __init__(self, target: Callable[..., None], *arguments: Any, name: str) -> None:
+        context = get_context("spawn")
+        self.name = name
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=target, args=(theirs, *arguments), name=name, daemon=True)
+        with _main_module_hidden(), theirs:  # only the worker holds its end: when it dies, the pipe closes
+            self.process.start()
+
+    def send(self, request: Any) -> None:
+        """Ask; a worker that is dead is noticed when its answer is received."""
+        with suppress(OSError):
+            self.connection.send(request)
+
+    def receive(self) -> Any:
+        """Wait for the next answer.
+
+        Raises:
+            WorkerDied: there will be none.
+            RuntimeError, or one of `envs.worker_process.MISTAKES`: the worker raised an exception.
+        """
+        try:
+            answer, failure = self.connection.recv()
+        except (EOFError, OSError):
+            raise WorkerDied(f"{self.name} died ({self._ending()})") from None
+        if failure is None:
+            return answer
+        kind, message, trace = failure
+        if kind is RuntimeError:
+            raise RuntimeError(f"{self.name} failed:\n{trace}")
+        error = kind(message)
+        error.add_note(f"raised in {self.name}:\n{trace}")
+        raise error
+
+    def kill(self) -> None:
+        """End the process, wherever it is."""
+        self.process.kill()
+        self.process.join()
+
+    def _ending(self) -> str:
+        """How the process ended whose pipe has closed, in words."""
+        self.process.join(GRACE_SECONDS)
+        if self.process.exitcode is None:  # it let go of the pipe alone
+            self.kill()
+        code = self.process.exitcode or 0
+        return f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Hold Ctrl-C back while a worker is started, until it is registered with whoever will end it.
+
+    The worker inherits the mask, so that Ctrl-C does not strike it before it can ignore it. The mask is this thread's
+    alone: Ctrl-C may reach another one, hence the handler.
+    """
+    resource_tracker.ensure_running()  # each new process would start it, and it ends the deferral when it starts
+    came: list[tuple[int, FrameType | None]] = []
+    here = threading.current_thread() is threading.main_thread()  # nowhere else are handlers set or called
+    handler = signal.signal(signal.SIGINT, lambda *what: came.append(what)) if here else None
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if here:
+            signal.signal(signal.SIGINT, handler)
+            if came and callable(handler):
+                handler(*came[0])
+
+
+@contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Keep new worker processes from importing the running script, and with it torch.
+
+    They would do so to unpickle its objects, but cloudpickle sends the objects of `__main__` by value.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
