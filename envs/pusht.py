@@ -75,6 +75,11 @@ class PushT(gymnasium.Env):
         )
         self._simulator = _simulator_class()(visualization_width=render_size, visualization_height=render_size)
 
+    @property
+    def simulator(self) -> gymnasium.Env:
+        """The gym-pusht environment itself, for benchmarks."""
+        return self._simulator
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

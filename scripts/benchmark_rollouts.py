@@ -1,4 +1,4 @@
-"""What rollouts cost beside the bare simulator: `python scripts/benchmark_rollouts.py task=lift workers=2 num_envs=8`.
+"""What rollouts cost beside the bare simulator: `python scripts/benchmark_rollouts.py task=lift workers=2 num_envs=20`.
 
 `evaluate` with an agent that only replays random actions against the same number of processes that each loop over
 their simulators with the same actions from the same initial states. A turn is over when the slowest process has made
@@ -79,7 +79,7 @@ class BareSimulators(gymnasium.Env):
         """Make a turn."""
         started = time.perf_counter()
         for env, actions in zip(self.envs, self.actions, strict=True):
-            step = env.unwrapped._simulator.step
+            step = env.unwrapped.simulator.step
             for values in actions:
                 step(values)
         speed = len(self.envs) * self.steps / (time.perf_counter() - started)
