@@ -33,6 +33,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(RUN) scripts/benchmark_training_step.py device=cpu
+	$(RUN) scripts/benchmark_rollouts.py task=lift
 
 bench-gpu: $(READY)
 	$(RUN) scripts/benchmark_training_step.py device=cuda network=unet_dp trainer=gpu

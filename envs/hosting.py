@@ -27,13 +27,19 @@ class HostSpec:
     observation_space: Space
     action_space: Space
     render_mode: str | None
-    action_representation: str  # as the environment's metadata name it
+    render_fps: float | None  # as the environment's metadata name it, like the following
+    action_representation: str
 
     @classmethod
     def of(cls, env: gymnasium.Env) -> Self:
         """Ask the environment."""
-        representation = env.metadata.get("action_representation", "as_stored")
-        return cls(env.observation_space, env.action_space, env.render_mode, representation)
+        return cls(
+            env.observation_space,
+            env.action_space,
+            env.render_mode,
+            env.metadata.get("render_fps"),
+            env.metadata.get("action_representation", "as_stored"),
+        )
 
     @cached_property
     def record(self) -> np.dtype:

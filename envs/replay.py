@@ -43,7 +43,8 @@ class ReplayedDemo:
 
     Attributes:
         observations: key -> (T + 1, ...), at every recorded state and after the last action.
-        absolute_actions: (T, 7 arms) float64, the goals in the world of the recorded delta actions.
+        actions: (T, 7 arms) float64, the recorded delta actions within the range to which the controller clips them.
+        absolute_actions: (T, 7 arms) float64, their goals in the world.
         rewards: (T,) float64, of what each action led to.
         successes: (T,) bool, whether the task was done there.
         delta: the recorded actions, run by a controller that takes deltas.
@@ -51,6 +52,7 @@ class ReplayedDemo:
     """
 
     observations: Mapping[str, np.ndarray]
+    actions: np.ndarray
     absolute_actions: np.ndarray
     rewards: np.ndarray
     successes: np.ndarray
@@ -108,6 +110,7 @@ class DemoReplayer:
         width = self._delta.action_space.shape[0]
         if actions.shape[1] != width:
             raise ValueError(f"actions are {actions.shape[1]} wide, but the recorded environment takes {width}")
+        actions = np.clip(actions, self._delta.action_space.low, self._delta.action_space.high)
         start = {"model": model, "state": states[0]}
         observations, rewards, successes, absolute = [], [], [], []
         self._shown.reset(seed=0, options=start)
@@ -121,6 +124,7 @@ class DemoReplayer:
         absolute = self._held(np.array(absolute), actions)
         return ReplayedDemo(
             observations={key: np.stack([*(o[key] for o in observations), last[key]]) for key in last},
+            actions=actions,
             absolute_actions=absolute,
             rewards=np.array([*rewards, reward]),
             successes=np.array([*successes, info["is_success"]]),

@@ -133,7 +133,8 @@ def save_videos(folder: Path, evaluation: Evaluation, steps: int) -> None:
         old.unlink()
     for episode in evaluation.episodes:
         if episode.frames is not None:
-            write_mp4(folder / f"seed{episode.seed}_{steps}steps_score{episode.max_reward:.2f}.mp4", episode.frames, 10)
+            file = folder / f"seed{episode.seed}_{steps}steps_score{episode.max_reward:.2f}.mp4"
+            write_mp4(file, episode.frames, evaluation.render_fps or 10)
 
 
 @command("eval_policy")

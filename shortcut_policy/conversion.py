@@ -1,6 +1,7 @@
 """Recordings with simulator states become robomimic data sets: their states are replayed in the installed simulator.
 
-Observations, images and absolute actions are computed anew; states, delta actions and the model stay as recorded.
+Observations, images and absolute actions are computed anew; states and the model stay as recorded, and so do delta
+actions but for what the controller would clip (robomimic wants actions in [-1, 1]).
 """
 
 import importlib.metadata
@@ -174,7 +175,7 @@ def _demo(recording: Recording, name: str, replayed: ReplayedDemo, config: Conve
     is_last = np.arange(len(recorded.actions)) == len(recorded.actions) - 1
     done = {0: replayed.successes, 1: is_last, 2: replayed.successes | is_last}[config.done_mode]
     return Demo(
-        actions=recorded.actions,
+        actions=replayed.actions,
         observations={key: values[:-1] for key, values in replayed.observations.items()},
         rewards=replayed.rewards,
         dones=done,

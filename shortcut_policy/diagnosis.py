@@ -137,7 +137,7 @@ def _check_data(checkout: Path) -> Iterator[Finding]:
     folder = Path(wanted or checkout / "data")
     name = f"{folder} (SHORTCUT_DATA)" if wanted else str(folder)
     if not folder.is_dir():
-        remedy = "python scripts/download_data.py task=pusht, or set SHORTCUT_DATA"
+        remedy = "python scripts/download_data.py (--help lists what there is), or set SHORTCUT_DATA"
         yield Finding("folder", "problem" if wanted else "absent", f"{name} does not exist", remedy)
         return
     yield Finding("folder", "works", name)
@@ -153,7 +153,7 @@ def _check_data(checkout: Path) -> Iterator[Finding]:
         yield Finding("contents", "works", ", ".join(contents))
     else:
         kinds = ", ".join(_DATA_SUFFIXES)
-        yield Finding("contents", "absent", f"no {kinds}: python scripts/download_data.py task=pusht")
+        yield Finding("contents", "absent", f"no {kinds}: python scripts/download_data.py (--help lists what there is)")
 
 
 def _check_environments(checkout: Path, seconds: float) -> Iterator[Finding]:

@@ -52,6 +52,7 @@ class Evaluation:
     """The episodes of an evaluation in the order of their seeds, and what they say together."""
 
     episodes: tuple[EpisodeResult, ...]
+    render_fps: float | None = None  # of the frames, where the environment's metadata say so
 
     @property
     def num_episodes(self) -> int:
@@ -150,7 +151,7 @@ def evaluate(
                 _run_wave(agent, host, again, slots, max_steps, progress)
             finished = [episode for episode in (*wave, *again) if not episode.lost]
             results.extend(episode.result() for episode in sorted(finished, key=lambda episode: episode.seed))
-    return Evaluation(tuple(results))
+        return Evaluation(tuple(results), host.spec.render_fps)
 
 
 def _host(make_env: Callable[[], gymnasium.Env], num_envs: int, workers: int) -> EnvironmentHost | RolloutWorkers:

@@ -30,7 +30,7 @@ class CountingEnv(gymnasium.Env):
     seed's name, the process is killed in the episode's third step, and the file is gone.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "action_representation": "delta_pose"}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 7, "action_representation": "delta_pose"}  # noqa: RUF012
 
     def __init__(self, render_mode=None, deaths=None):
         self.render_mode = render_mode
@@ -180,6 +180,7 @@ def test_recording_keeps_the_frames_of_the_chosen_seeds_and_changes_nothing():
     env = partial(CountingEnv, render_mode="rgb_array")
     recorded = run(env=env, num_envs=2, record=[100_001, 100_004])
     assert recorded == run()
+    assert recorded.render_fps == 7
     assert [episode.frames is not None for episode in recorded.episodes] == [
         False,
         True,
