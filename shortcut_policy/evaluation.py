@@ -52,7 +52,7 @@ class Evaluation:
     """The episodes of an evaluation in the order of their seeds, and what they say together."""
 
     episodes: tuple[EpisodeResult, ...]
-    render_fps: float | None = None  # of the frames, where the environment's metadata say so
+    render_fps: float | None = field(default=None, compare=False)  # of the frames, as the metadata say
 
     @property
     def num_episodes(self) -> int:
