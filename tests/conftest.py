@@ -1,10 +1,18 @@
 """Fixtures shared by all tests, and the rule for skips: where real data is at hand, none is expected."""
 
 import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C mean what it means at a terminal: shells start background jobs deaf to it, and we test it."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ def test_rollouts_during_the_training(tmp_path, demonstrations, run_command):
 @pytest.mark.parametrize(
     ("words", "quoted"),
     [
-        (["task=pushT"], "'task/pushT': known are pusht"),
+        (["task=pushT"], "'task/pushT': known are can, lift, pusht"),
         (["objective=shortcuts"], "'objective/shortcuts': known are flow_matching, shortcut"),
         (["trainer.stepz=1"], "trainer.stepz"),
         (["trainer.steps=many"], "'many'"),
