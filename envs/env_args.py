@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-__all__ = ["RecordedEnvironment", "check_env_args"]
+__all__ = ["RecordedEnvironment", "check_env_args", "simulator_versions"]
 
 _ROBOSUITE_TYPE = 1  # robomimic's number for it
 
@@ -94,6 +94,21 @@ def check_env_args(env_args: Mapping[str, Any], task: str | None = None) -> None
         ValueError: as `RecordedEnvironment.from_env_args`.
     """
     RecordedEnvironment.from_env_args(env_args, task).warn_if_another_is_installed()
+
+
+def simulator_versions() -> dict[str, str]:
+    """Look up which robosuite and MuJoCo are installed, by the names of their packages.
+
+    Raises:
+        ImportError: one of them is not.
+    """
+    versions = {}
+    for package in ("robosuite", "mujoco"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            raise ImportError(f"this needs {package}: install it with `pip install -e .[robosuite]`") from None
+    return versions
 
 
 def _default_robots(name: str) -> tuple[str, ...]:

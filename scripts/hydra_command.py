@@ -30,9 +30,11 @@ def command(config_name: str) -> Callable[[Callable[[dict[str, Any]], None]], Ca
         def composed(config: DictConfig) -> None:
             # here, inside the job: an exception that passed through Hydra would be reported by it as well
             try:
-                function(OmegaConf.to_container(config, resolve=True))
+                function(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
             except USER_ERRORS as error:
                 _leave(2, f"error: {error}")
+            except OmegaConfBaseException as error:  # a value that must be given is not
+                _leave(2, "error: " + _one_sentence(str(error)))
             except TrainingDiverged as error:
                 _leave(1, f"error: {error}")
             except TrainingInterrupted as error:

@@ -4,7 +4,6 @@ Observations, images and absolute actions are computed anew; states and the mode
 actions but for what the controller would clip (robomimic wants actions in [-1, 1]).
 """
 
-import importlib.metadata
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from envs.env_args import simulator_versions
 from envs.rendering import choose_backend
 from envs.replay import OpenLoop, ReplayedDemo
 from shortcut_policy.data.checksums import file_sha256
@@ -101,7 +101,7 @@ def convert(config: ConversionConfig, progress: Callable[[int, int], None] = lam
         ChildProcessError: a worker process died; the same conversion goes on.
     """
     recording = read_recording(config.input)
-    versions = {package: _version(package) for package in ("robosuite", "mujoco")}
+    versions = simulator_versions()
     source = {"input": file_sha256(recording.path)}
     settings = {name: getattr(config, name) for name in ("cameras", "camera_size", "next_obs", "done_mode")}
     writer = RobomimicWriter(config.output, {**source, **settings, **versions})
@@ -215,13 +215,6 @@ def _masks(recording: Recording, written: list[str], config: ConversionConfig) -
         return split_masks(written, config.valid_fraction, config.seed)
     kept = {key: tuple(name for name in demos if name in written) for key, demos in recording.masks.items()}
     return {key: demos for key, demos in kept.items() if demos}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        raise ImportError(f"replaying needs {package}: install it with `pip install -e .[robosuite]`") from None
 
 
 def _cells(replay: OpenLoop) -> str:

@@ -1,14 +1,12 @@
 """Recorded demonstrations replayed by worker processes: the parent's end."""
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from envs.replay import ReplayedDemo
 from envs.replay_worker import serve_replays
-from shortcut_policy.worker_processes import Worker, WorkerDied, interrupts_deferred
+from shortcut_policy.worker_processes import answers
 
 __all__ = ["replay_demos"]
 
@@ -42,31 +40,14 @@ def replay_demos(
         ChildProcessError: a worker died.
         RuntimeError: a worker failed otherwise (with its traceback).
     """
-    arguments = (str(path), env_args, tuple(cameras), camera_size)
-    waiting = deque(demos)
-    started: list[Worker] = []
-    replaying: dict[Worker, str] = {}
-
-    def request(worker: Worker) -> None:
-        if waiting:
-            replaying[worker] = waiting.popleft()
-            worker.send(replaying[worker])
-
-    try:
-        for number in range(min(workers, len(demos))):
-            with interrupts_deferred():
-                started.append(Worker(serve_replays, *arguments, name=f"replay worker {number}"))
-            request(started[-1])
-        while replaying:
-            answered = wait([worker.connection for worker in replaying])
-            for worker in [worker for worker in replaying if worker.connection in answered]:
-                demo = replaying.pop(worker)
-                try:
-                    replayed = worker.receive()
-                except WorkerDied as death:
-                    raise ChildProcessError(f"{death} while it replayed {demo}: is there memory enough?") from None
-                request(worker)
-                yield demo, replayed
-    finally:
-        for worker in started:
-            worker.kill()  # it holds nothing that needs to be closed
+    yield from answers(
+        serve_replays,
+        str(path),
+        env_args,
+        tuple(cameras),
+        camera_size,
+        requests=demos,
+        workers=workers,
+        name="replay worker",
+        task="it replayed",
+    )

@@ -7,13 +7,16 @@ A worker answers every request with a pair (answer, failure), one of them None; 
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import wait
 from types import FrameType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["GRACE_SECONDS", "Worker", "WorkerDied", "interrupts_deferred"]
+__all__ = ["GRACE_SECONDS", "Worker", "WorkerDied", "answers", "interrupts_deferred"]
+
+Request = TypeVar("Request")
 
 GRACE_SECONDS = 10.0
 """How long a worker may take to end by itself."""
@@ -76,6 +79,63 @@ class Worker:
             self.kill()
         code = self.process.exitcode or 0
         return f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
+
+
+def answers(
+    target: Callable[..., None],
+    *arguments: Any,
+    requests: Iterable[Request],
+    workers: int,
+    name: str,
+    task: str,
+) -> Iterator[tuple[Request, Any]]:
+    """Have requests answered by worker processes, each as soon as a worker is free.
+
+    No worker survives the iteration, however it ends.
+
+    Args:
+        target: as `Worker` takes it.
+        requests: taken one by one, when a worker is free; there may be no end to them.
+        workers: number of processes; no more are started than there are requests.
+        name: of a worker, for messages; its number follows.
+        task: what it does with a request, for messages: "it replayed".
+
+    Yields:
+        A request and its answer, in the order in which they are done.
+
+    Raises:
+        ValueError, ImportError, ...: what a worker says of a user's mistake (with its traceback as a note).
+        ChildProcessError: a worker died.
+        RuntimeError: a worker failed otherwise (with its traceback).
+    """
+    waiting = iter(requests)
+    started: list[Worker] = []
+    busy: dict[Worker, Request] = {}
+
+    def ask(worker: Worker, request: Request) -> None:
+        busy[worker] = request
+        worker.send(request)
+
+    try:
+        for number, request in zip(range(workers), waiting, strict=False):
+            with interrupts_deferred():
+                started.append(Worker(target, *arguments, name=f"{name} {number}"))
+            ask(started[-1], request)
+        while busy:
+            answered = wait([worker.connection for worker in busy])
+            for worker in [worker for worker in busy if worker.connection in answered]:
+                request = busy.pop(worker)
+                try:
+                    answer = worker.receive()
+                except WorkerDied as death:
+                    raise ChildProcessError(f"{death} while {task} {request}: is there memory enough?") from None
+                for following in waiting:
+                    ask(worker, following)
+                    break
+                yield request, answer
+    finally:
+        for worker in started:
+            worker.kill()  # it holds nothing that needs to be closed
 
 
 @contextmanager
