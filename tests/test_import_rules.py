@@ -53,6 +53,9 @@ MAY_IMPORT = {
     "shortcut_policy.robomimic_run": """shortcut_policy.config shortcut_policy.experiment_config
         shortcut_policy.results shortcut_policy.training.run_folder""",
     "shortcut_policy.replay_workers": "shortcut_policy.worker_processes envs.replay envs.replay_worker",
+    "shortcut_policy.diversity": "numpy h5py scipy",
+    "shortcut_policy.collection": """numpy
+        shortcut_policy.data shortcut_policy.diversity shortcut_policy.worker_processes envs""",
     "shortcut_policy.conversion": "numpy shortcut_policy.data shortcut_policy.replay_workers envs",
     "shortcut_policy.trials": "torch envs",
     "shortcut_policy.diagnosis": "packaging shortcut_policy.trials envs",
