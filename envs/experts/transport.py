@@ -81,7 +81,9 @@ class _HandOver:
         yield from self._clear_trash()
         waiting = self._meeting + (*self._rng.uniform(-0.03, 0.03, 2), 0.15) + (0, 0.22, 0)
         yield from arm.move(
-            _taken(waiting, nearest_yaw(0, to=arm.goal.pose.yaw)), via=self._over_walls(arm, waiting), distance=0.03
+            _taking_hand(waiting, nearest_yaw(0, to=arm.goal.pose.yaw)),
+            via=self._over_walls(arm, waiting),
+            distance=0.03,
         )
         yield from arm.wait(lambda: self._is_offered)
         yield from self._grasp(arm, self._handle_end, self._group.payload, (0, 0.02, 0.1))
@@ -117,7 +119,7 @@ class _HandOver:
         def near_end() -> Pose:
             middle, along = self._hammer()
             across = math.atan2(along[1], along[0]) + math.pi / 2
-            return _given(middle - from_middle * along + (0, 0, 0.002), nearest_yaw(across, to=arm.goal.pose.yaw))
+            return _giving_hand(middle - from_middle * along + (0, 0, 0.002), nearest_yaw(across, to=arm.goal.pose.yaw))
 
         yield from self._descend(arm, near_end, hammer)
         # The head nearly touches a wall: away from it first.
@@ -127,12 +129,11 @@ class _HandOver:
 
     def _clear_trash(self) -> Motion:
         arm, trash, rng = self._taker, self._group.trash, self._rng
-        turn = rng.integers(2) * math.pi / 2  # of the cube's two pairs of faces
 
         def cube() -> Pose:
             pose = Pose.of_body(self._env, trash.root_body)
-            yaw = nearest_yaw(pose.yaw + turn, to=arm.goal.pose.yaw)
-            return _taken(pose.position + (0, 0, 0.004), yaw)
+            yaw = nearest_yaw(pose.yaw, to=arm.goal.pose.yaw, period=math.pi / 2)  # a far turned wrist would drift
+            return _taking_hand(pose.position + (0, 0, 0.004), yaw)
 
         for _ in range(_ATTEMPTS):
             yield from self._descend(arm, cube, trash)
@@ -180,14 +181,14 @@ class _HandOver:
         """The giver's hand, turned so that the hammer in it points to the taker."""
         along = self._hammer()[1]
         turn = math.pi / 2 - math.atan2(along[1], along[0])
-        return _given(position, arm.pose.yaw + turn)
+        return _giving_hand(position, arm.pose.yaw + turn)
 
     def _handle_end(self) -> Pose:
         """The taker's hand on the part of the handle that the giver leaves free."""
         middle, along = self._hammer()
         given = float((self._giver.pose.position - middle) @ along)
         across = math.atan2(along[1], along[0]) + math.pi / 2
-        return _taken(
+        return _taking_hand(
             middle + along * min(given + _HANDS_APART, _HANDLE_REACH), nearest_yaw(across, to=self._taker.goal.pose.yaw)
         )
 
@@ -199,11 +200,11 @@ class _HandOver:
         )
 
 
-def _given(position: np.ndarray, yaw: float) -> Pose:
+def _giving_hand(position: np.ndarray, yaw: float) -> Pose:
     """The giver's hand, leaning."""
     return Pose.downward(position, yaw).leaning(_LEAN, towards=math.pi / 2)
 
 
-def _taken(position: np.ndarray, yaw: float) -> Pose:
+def _taking_hand(position: np.ndarray, yaw: float) -> Pose:
     """The taker's hand, leaning."""
     return Pose.downward(position, yaw).leaning(_LEAN, towards=-math.pi / 2)
