@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
+ROBOMIMIC = $(VENV)/.robomimic
 
 PUSHT_DATA ?=
 PUSHT = $(or $(PUSHT_DATA),data/pusht/pusht_cchi_v7_replay.zarr)
@@ -23,7 +24,7 @@ demo-pusht: $(READY)
 	$(RUN) scripts/eval_policy.py checkpoint=$(DEMO) steps=[1,2,4,8,16] episodes=20 overwrite=true
 	@echo "The whole training: $(RUN) scripts/train_policy.py task=pusht data.path=$(PUSHT)"
 
-test: $(READY)
+test: $(READY) $(ROBOMIMIC)
 	$(RUN) -m pytest
 
 lint: $(READY)
@@ -50,11 +51,18 @@ $(READY): pyproject.toml constraints.txt
 	@if command -v cc >/dev/null; then $(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[robosuite]'; \
 	else $(RUN) -m pip install --quiet --no-deps --constraint constraints.txt robosuite && \
 		$(RUN) -m pip install --quiet --constraint constraints.txt 'mujoco<3.10' numba termcolor; fi
-	@# robomimic, for the comparison with its policies only, compiles a part of it
-	@if command -v c++ >/dev/null; then $(RUN) -m pip install --quiet --constraint constraints.txt cmake && \
-		PATH="$(abspath $(VENV))/bin:$$PATH" $(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[robomimic]'; \
-	else echo "note: no C++ compiler: robomimic is left out; all but its own policies and their tests works without it"; fi
 	@# OpenCV, which gym-pusht draws with, comes with a window system that needs libGL: without one, take the headless one
 	$(RUN) -c 'import cv2' 2>/dev/null || \
 		$(RUN) -m pip install --quiet --force-reinstall --no-deps opencv-python-headless==4.11.0.86
 	touch $(READY)
+
+# robomimic, for the comparison with its policies only. A part of it is compiled by a setup that calls cmake: pip's
+# isolated build would hide the one of the environment
+$(ROBOMIMIC): $(READY)
+	@if command -v c++ >/dev/null; then \
+		$(RUN) -m pip install --quiet --constraint constraints.txt cmake 'setuptools>=77' && \
+		PATH="$(abspath $(VENV))/bin:$$PATH" CMAKE_POLICY_VERSION_MINIMUM=3.5 \
+			$(RUN) -m pip install --quiet --constraint constraints.txt --no-build-isolation egl_probe && \
+		$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[robomimic]'; \
+	else echo "note: no C++ compiler: robomimic is left out; all but its own policies and their tests works without it"; fi
+	touch $(ROBOMIMIC)
