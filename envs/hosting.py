@@ -93,6 +93,11 @@ class EnvironmentHost:
     def __exit__(self, *exception: object) -> None:
         self._built.close()
 
+    @property
+    def num_envs(self) -> int:
+        """Number of rows."""
+        return len(self._envs)
+
     def reset(self, rows: Sequence[int], seeds: Sequence[int], filmed: Sequence[bool]) -> Outcome:
         """Begin an episode in the n `rows`, each with its seed; those `filmed` are rendered now and after every step.
 

@@ -16,8 +16,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from shortcut_policy.config import from_mapping, to_mapping
-from shortcut_policy.evaluation import Evaluation
-from shortcut_policy.experiment import roll_out
+from shortcut_policy.experiment import open_rollouts, roll_out
 from shortcut_policy.experiment_config import EnvironmentConfig
 from shortcut_policy.plots import score_and_latency
 from shortcut_policy.policy import Policy
@@ -127,14 +126,24 @@ def checkpoint_label(path: Path) -> str:
     return "last" if path == (path.parent / "last").resolve() else path.name
 
 
-def save_videos(folder: Path, evaluation: Evaluation, steps: int) -> None:
-    """One MP4 for every episode that was recorded, in place of those of an earlier evaluation."""
-    for old in folder.glob(f"seed*_{steps}steps_score*.mp4"):
-        old.unlink()
-    for episode in evaluation.episodes:
-        if episode.frames is not None:
-            file = folder / f"seed{episode.seed}_{steps}steps_score{episode.max_reward:.2f}.mp4"
-            write_mp4(file, episode.frames, evaluation.render_fps or 10)
+def film(policy: Policy, environment: EnvironmentConfig, config: EvalConfig, folder: Path) -> None:
+    """Roll out the episodes of the videos by themselves, in environments that can draw: the scores need no GL."""
+    seeds = config.record
+    with open_rollouts(environment, len(seeds), filmed=True) as environments:
+        for steps in tqdm(config.steps, desc="filming", unit="step count"):
+            evaluation = roll_out(
+                environments,
+                policy,
+                num_steps=steps,
+                episodes=config.episodes,
+                first_seed=config.first_seed,
+                only=seeds,
+                record=seeds,
+            )
+            for episode in evaluation.episodes:
+                assert episode.frames is not None
+                file = folder / f"seed{episode.seed}_{steps}steps_score{episode.max_reward:.2f}.mp4"
+                write_mp4(file, episode.frames, evaluation.render_fps or 10)
 
 
 @command("eval_policy")
@@ -155,24 +164,28 @@ def main(values: dict[str, Any]) -> None:
     training = describe_training(checkpoints, policies)
     environment = from_mapping(EnvironmentConfig, environment_values(metadata, config.workers), "environment.")
 
+    if config.record:
+        film(policies[0], environment, config, output / "videos")
     rows, scores = [], {}
     latency_ms = sampling_latency_ms(policies[0], config.steps, config.latency_calls)
-    for steps in tqdm(config.steps, desc="step counts", unit="count"):
-        evaluations = [
-            roll_out(
-                policy,
-                environment,
-                num_steps=steps,
-                episodes=config.episodes,
-                first_seed=config.first_seed,
-                num_envs=config.num_envs,
-                record=config.record if policy is policies[0] else (),
-            )
-            for policy in policies
-        ]
-        save_videos(output / "videos", evaluations[0], steps)
-        scores[steps] = [evaluation.scores for evaluation in evaluations]
-        rows.append(make_row(steps, evaluations, latency_ms[steps]))
+    with (
+        open_rollouts(environment, config.episodes, config.num_envs) as environments,
+        tqdm(total=len(config.steps) * len(policies) * config.episodes, desc="episodes", unit="episode") as bar,
+    ):
+        for steps in config.steps:
+            evaluations = [
+                roll_out(
+                    environments,
+                    policy,
+                    num_steps=steps,
+                    episodes=config.episodes,
+                    first_seed=config.first_seed,
+                    progress=lambda episode: bar.update(),
+                )
+                for policy in policies
+            ]
+            scores[steps] = [evaluation.scores for evaluation in evaluations]
+            rows.append(make_row(steps, evaluations, latency_ms[steps]))
 
     hashes = [json.loads((path / "config.json").read_text())["sha256"][:16] for path in checkpoints]
     objective = policies[0].config.objective.name

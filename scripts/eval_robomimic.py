@@ -17,9 +17,8 @@ from hydra_command import command
 from tqdm import tqdm
 
 from shortcut_policy.config import from_mapping
-from shortcut_policy.evaluation import Agent, Evaluation, evaluate
-from shortcut_policy.experiment import SLOTS, make_environment
-from shortcut_policy.experiment_config import EnvironmentConfig
+from shortcut_policy.evaluation import Agent, evaluate_in
+from shortcut_policy.experiment import SLOTS, open_rollouts
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware, installed_versions
 from shortcut_policy.results import EvaluationSettings, Result, make_row, markdown_table, result_paths, write_result
 from shortcut_policy.robomimic_run import RobomimicRun, training_of_all
@@ -50,21 +49,6 @@ class EvalConfig:
         for name in ("episodes", "num_envs", "latency_calls"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-
-
-def roll_out(agent: Agent, environment: EnvironmentConfig, config: EvalConfig) -> Evaluation:
-    """Evaluate as `shortcut_policy.experiment.roll_out` evaluates our policies."""
-    with tqdm(total=config.episodes, desc="episodes") as bar:
-        return evaluate(
-            agent,
-            make_environment(environment),
-            episodes=config.episodes,
-            first_seed=config.first_seed,
-            slots=SLOTS,
-            num_envs=min(config.num_envs, config.episodes, SLOTS),
-            workers=environment.workers,
-            progress=lambda episode: bar.update(),
-        )
 
 
 def acting_latency_ms(agent: Agent, policy: "RolloutPolicy", calls: int, warm_up: int = 10) -> np.ndarray:
@@ -106,7 +90,21 @@ def main(values: dict[str, Any]) -> None:
     with join_processes(config.device) as processes:
         policies = [load_robomimic_policy(file, processes.device) for file in files]
         latency_ms = acting_latency_ms(RobomimicAgent(policies[0], 1), policies[0], config.latency_calls)
-        evaluations = [roll_out(RobomimicAgent(policy, SLOTS), environment, config) for policy in policies]
+        with (
+            open_rollouts(environment, config.episodes, config.num_envs) as environments,
+            tqdm(total=config.episodes * len(policies), desc="episodes") as bar,
+        ):
+            evaluations = [  # as shortcut_policy.experiment.roll_out evaluates our policies
+                evaluate_in(
+                    environments,
+                    RobomimicAgent(policy, SLOTS),
+                    episodes=config.episodes,
+                    slots=SLOTS,
+                    first_seed=config.first_seed,
+                    progress=lambda episode: bar.update(),
+                )
+                for policy in policies
+            ]
     hashes = " ".join(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files)
     result = Result(
         name=f"{run.task}_{run.algorithm}",

@@ -2,11 +2,18 @@
 
 Episode i has the seed `first_seed + i` and the slot `i % slots` of the batch that the agent sees. The batch always has
 `slots` rows; `num_envs` consecutive episodes (a wave, each in its own slot) run at a time and other rows are zeros.
+
+    evaluation = evaluate(agent, make_env, episodes=50, slots=50, num_envs=50)
+
+    with open_environments(make_env, num_envs=50, workers=2) as environments:  # built once for several evaluations
+        for agent in agents:
+            evaluation = evaluate_in(environments, agent, episodes=50, slots=50)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -16,7 +23,10 @@ from envs.hosting import EnvironmentHost, HostSpec, Outcome
 from shortcut_policy.rollout_workers import RolloutWorkers
 from shortcut_policy.statistics import Interval, bootstrap_mean_interval, wilson_interval
 
-__all__ = ["Agent", "EpisodeResult", "Evaluation", "evaluate"]
+__all__ = ["Agent", "Environments", "EpisodeResult", "Evaluation", "evaluate", "evaluate_in", "open_environments"]
+
+Environments = EnvironmentHost | RolloutWorkers
+"""Environments that are open: in this process or in workers."""
 
 
 class Agent(Protocol):
@@ -101,28 +111,78 @@ def evaluate(
     episodes: int,
     slots: int,
     num_envs: int,
-    first_seed: int = 100_000,
     workers: int = 0,
+    **options: Any,
+) -> Evaluation:
+    """Build environments, roll out one episode for each seed, close them: `open_environments` and `evaluate_in`.
+
+    Args:
+        agent: Acts for `slots` episodes at once.
+        make_env: See `open_environments`.
+        episodes, slots: See `evaluate_in`.
+        num_envs: Environments that run at the same time, in lockstep; at most `slots`.
+        workers: See `open_environments`.
+        options: The others of `evaluate_in`.
+
+    Raises:
+        ValueError, RuntimeError: As the two of them do.
+    """
+    _check_arguments(episodes, slots, num_envs)
+    with open_environments(make_env, min(num_envs, episodes), workers) as environments:
+        return evaluate_in(environments, agent, episodes=episodes, slots=slots, **options)
+
+
+@contextmanager
+def open_environments(make_env: Callable[[], gymnasium.Env], num_envs: int, workers: int = 0) -> Iterator[Environments]:
+    """Build environments for evaluations, and close them at the end.
+
+    Args:
+        make_env: Builds an environment with Dict observations and Box actions. Workers get it by cloudpickle.
+        num_envs: How many run at the same time, in lockstep.
+        workers: Processes that share the environments, at most one per environment, and import what `make_env`
+            needs and no more; 0 runs all in this process.
+
+    Raises:
+        ValueError: If a number is out of range.
+        RuntimeError: If a worker dies or fails while it builds its environments.
+    """
+    if num_envs < 1:
+        raise ValueError(f"num_envs={num_envs} runs nothing: give at least 1")
+    if workers < 0:
+        raise ValueError(f"workers={workers} are no processes: give their number, or 0 for none beside this one")
+    host = (
+        RolloutWorkers(make_env, num_envs, min(workers, num_envs)) if workers else EnvironmentHost(make_env, num_envs)
+    )
+    with host:
+        yield host
+
+
+def evaluate_in(
+    environments: Environments,
+    agent: Agent,
+    *,
+    episodes: int,
+    slots: int,
+    first_seed: int = 100_000,
+    only: Sequence[int] | None = None,
     max_steps: int | None = None,
     record: Sequence[int] = (),
     progress: Callable[[EpisodeResult], None] | None = None,
     action_representation: str | None = None,
 ) -> Evaluation:
-    """Roll out one episode for each seed from `first_seed` up.
+    """Roll out one episode for each seed from `first_seed` up, in environments that stay open.
 
     Where a worker process dies, a RuntimeWarning says so, a new one takes its place, and the episodes that were lost
     run again, once.
 
     Args:
+        environments: From `open_environments`.
         agent: Acts for `slots` episodes at once.
-        make_env: Builds an environment with Dict observations and Box actions. Workers get it by cloudpickle.
         episodes: How many.
         slots: Rows of every batch that the agent sees. The results may depend on it (through the kernels that the
-            agent's network uses for this batch size), but not on `num_envs` or `workers`.
-        num_envs: Environments that run at the same time, in lockstep; at most `slots`.
+            agent's network uses for this batch size), but not on the number of environments or workers.
         first_seed: Seed of the first episode.
-        workers: Processes that share the environments, at most one per environment, and import what `make_env`
-            needs and no more; 0 runs all in this process.
+        only: Run only the episodes with these seeds, each as it is among all of them; None runs all.
         max_steps: Cap on the steps of an episode; None leaves it to the environment.
         record: Seeds whose episodes are rendered, at the start and after every step, in `rgb_array` mode.
         progress: Called with every result as soon as its episode has ended.
@@ -131,33 +191,30 @@ def evaluate(
 
     Raises:
         ValueError: If an argument is out of range, or environment and agent do not fit the above.
-        RuntimeError: If an environment raises an exception in a worker, which is quoted with its traceback; if a
-            worker dies while it builds its first environments, or an episode's worker dies a second time.
+        RuntimeError: If an environment raises an exception in a worker, which is quoted with its traceback; if an
+            episode's worker dies a second time.
     """
+    num_envs = min(environments.num_envs, episodes)
+    _check_arguments(episodes, slots, num_envs)
+    if max_steps is not None and max_steps < 1:
+        raise ValueError(f"max_steps={max_steps} leaves no step to make: give at least 1, or None")
     seeds = range(first_seed, first_seed + episodes)
-    _check_arguments(seeds, slots, num_envs, workers, max_steps, record)
-    num_envs = min(num_envs, episodes)
+    chosen = seeds if only is None else sorted(set(only))
+    if not chosen:
+        raise ValueError("only=[] evaluates nothing: name seeds, or leave it out")
+    _check_seeds("to run", chosen, seeds)
+    _check_seeds("to record", record, chosen)
+    _check_environment(environments.spec, bool(record), action_representation)
     results: list[EpisodeResult] = []
-    with _host(make_env, num_envs, workers) as host:
-        _check_environment(host.spec, bool(record), action_representation)
-        for start in range(0, episodes, num_envs):
-            wave = [
-                _Running(seed, (seed - first_seed) % slots, [] if seed in record else None)
-                for seed in seeds[start : start + num_envs]
-            ]
-            _run_wave(agent, host, wave, slots, max_steps, progress)
-            again = [episode.start_again() for episode in wave if episode.lost]
-            if again:
-                _run_wave(agent, host, again, slots, max_steps, progress)
-            finished = [episode for episode in (*wave, *again) if not episode.lost]
-            results.extend(episode.result() for episode in sorted(finished, key=lambda episode: episode.seed))
-        return Evaluation(tuple(results), host.spec.render_fps)
-
-
-def _host(make_env: Callable[[], gymnasium.Env], num_envs: int, workers: int) -> EnvironmentHost | RolloutWorkers:
-    if workers == 0:
-        return EnvironmentHost(make_env, num_envs)
-    return RolloutWorkers(make_env, num_envs, min(workers, num_envs))
+    for together in _waves(chosen, num_envs, slots):
+        wave = [_Running(seed, (seed - first_seed) % slots, [] if seed in record else None) for seed in together]
+        _run_wave(agent, environments, wave, slots, max_steps, progress)
+        again = [episode.start_again() for episode in wave if episode.lost]
+        if again:
+            _run_wave(agent, environments, again, slots, max_steps, progress)
+        finished = [episode for episode in (*wave, *again) if not episode.lost]
+        results.extend(episode.result() for episode in sorted(finished, key=lambda episode: episode.seed))
+    return Evaluation(tuple(results), environments.spec.render_fps)
 
 
 @dataclass
@@ -190,7 +247,7 @@ class _Running:
 
 def _run_wave(
     agent: Agent,
-    host: EnvironmentHost | RolloutWorkers,
+    host: Environments,
     wave: Sequence[_Running],
     slots: int,
     max_steps: int | None,
@@ -213,6 +270,17 @@ def _run_wave(
                 progress(wave[row].result())
         going = np.array([not wave[row].ended for row in rows], bool)
         rows, records = rows[going], records[going]
+
+
+def _waves(seeds: Sequence[int], num_envs: int, slots: int) -> Iterator[list[int]]:
+    """Cut ascending seeds into groups of at most `num_envs`, each with all its episodes in different slots."""
+    wave: list[int] = []
+    for seed in seeds:
+        if wave and (len(wave) == num_envs or seed - wave[0] >= slots):
+            yield wave
+            wave = []
+        wave.append(seed)
+    yield wave
 
 
 def _accept(wave: Sequence[_Running], rows: np.ndarray, outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
@@ -246,20 +314,17 @@ def _act(agent: Agent, batch: Mapping[str, np.ndarray], shape: tuple[int, ...]) 
     return actions
 
 
-def _check_arguments(
-    seeds: range, slots: int, num_envs: int, workers: int, max_steps: int | None, record: Sequence[int]
-) -> None:
-    if len(seeds) < 1:
-        raise ValueError(f"episodes={seeds.stop - seeds.start} evaluates nothing: give at least 1")
+def _check_arguments(episodes: int, slots: int, num_envs: int) -> None:
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes} evaluates nothing: give at least 1")
     if not 1 <= num_envs <= slots:
         raise ValueError(f"num_envs={num_envs} does not fit slots={slots}: each running episode needs its slot")
-    if workers < 0:
-        raise ValueError(f"workers={workers} are no processes: give their number, or 0 for none beside this one")
-    if max_steps is not None and max_steps < 1:
-        raise ValueError(f"max_steps={max_steps} leaves no step to make: give at least 1, or None")
-    for seed in record:
-        if seed not in seeds:
-            raise ValueError(f"seed {seed} to record is not evaluated: choose from {seeds.start} to {seeds.stop - 1}")
+
+
+def _check_seeds(purpose: str, seeds: Sequence[int], among: Sequence[int]) -> None:
+    for seed in seeds:
+        if seed not in among:
+            raise ValueError(f"seed {seed} {purpose} is not evaluated: choose from {among[0]} to {among[-1]}")
 
 
 def _check_environment(spec: HostSpec, recording: bool, action_representation: str | None) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from shortcut_policy.validation import held_out_loss, validate
 if TYPE_CHECKING:
     from gymnasium import Env
 
-    from shortcut_policy.evaluation import Evaluation
+    from shortcut_policy.evaluation import Environments, EpisodeResult, Evaluation
 
 SLOTS = 50
 """Rows of the padded batch in which episodes are evaluated; part of what makes a score reproducible."""
@@ -72,28 +73,52 @@ def _read_episodes(config: DataConfig, filter_key: str | None) -> Episodes:
     return read_robomimic(config.path, config.observations, config.action, filter_key=filter_key)
 
 
+@contextmanager
+def open_rollouts(
+    environment: EnvironmentConfig, episodes: int, num_envs: int = SLOTS, *, filmed: bool = False
+) -> Iterator[Environments]:
+    """Open a task's environments for evaluations by `roll_out`.
+
+    Args:
+        environment: of the task.
+        episodes: of an evaluation: no more environments are needed.
+        num_envs: environments at a time; the scores do not depend on it.
+        filmed: whether their episodes can be recorded, which needs GL.
+
+    Raises:
+        ValueError: the environment is unknown, or the recorded one is another.
+        ImportError: its simulator is missing, or GL where episodes are to be recorded.
+    """
+    from shortcut_policy.evaluation import open_environments
+
+    factory = make_environment(environment, **({"render_mode": "rgb_array"} if filmed else {}))
+    with open_environments(factory, min(num_envs, episodes, SLOTS), environment.workers) as environments:
+        yield environments
+
+
 def roll_out(
+    environments: Environments,
     policy: Policy,
-    environment: EnvironmentConfig,
     *,
     num_steps: int,
     episodes: int,
     first_seed: int,
-    num_envs: int = SLOTS,
-    record: tuple[int, ...] = (),
+    only: Sequence[int] | None = None,
+    record: Sequence[int] = (),
+    progress: Callable[[EpisodeResult], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a policy in its environment, with `num_steps` network evaluations per chunk."""
-    from shortcut_policy.evaluation import evaluate
+    """Evaluate a policy with `num_steps` network evaluations per chunk; the other arguments are `evaluate_in`'s."""
+    from shortcut_policy.evaluation import evaluate_in
 
-    return evaluate(
+    return evaluate_in(
+        environments,
         PolicyAgent(policy, SLOTS, num_steps),
-        make_environment(environment, **({"render_mode": "rgb_array"} if record else {})),
         episodes=episodes,
-        first_seed=first_seed,
         slots=SLOTS,
-        num_envs=min(num_envs, episodes, SLOTS),
-        workers=environment.workers,
+        first_seed=first_seed,
+        only=only,
         record=record,
+        progress=progress,
         action_representation=policy.config.action_codec.representation,
     )
 
@@ -203,15 +228,16 @@ def _batches(config: ExperimentConfig, episodes: Episodes, device: torch.device)
 
 def _rollout_scores(config: ExperimentConfig, policy: Policy, network: nn.Module) -> Mapping[str, float]:
     assert config.environment is not None
-    scores = {}
-    for steps in config.rollout.num_steps:
-        evaluation = roll_out(
-            policy.with_network(network),
-            config.environment,
-            num_steps=steps,
-            episodes=config.rollout.episodes,
-            first_seed=config.rollout.first_seed,
-        )
-        scores[f"rollout/score_{steps}_steps"] = evaluation.mean_score
-        scores[f"rollout/success_{steps}_steps"] = evaluation.success_rate
+    scores, rollout = {}, config.rollout
+    with open_rollouts(config.environment, rollout.episodes) as environments:
+        for steps in rollout.num_steps:
+            evaluation = roll_out(
+                environments,
+                policy.with_network(network),
+                num_steps=steps,
+                episodes=rollout.episodes,
+                first_seed=rollout.first_seed,
+            )
+            scores[f"rollout/score_{steps}_steps"] = evaluation.mean_score
+            scores[f"rollout/success_{steps}_steps"] = evaluation.success_rate
     return scores

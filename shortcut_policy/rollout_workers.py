@@ -65,6 +65,11 @@ class RolloutWorkers:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self._end(GRACE_SECONDS if kind is None else 0)
 
+    @property
+    def num_envs(self) -> int:
+        """Number of rows."""
+        return len(self._seeds)
+
     def reset(self, rows: Sequence[int], seeds: Sequence[int], filmed: Sequence[bool]) -> Outcome:
         """Begin episodes; see `EnvironmentHost.reset`."""
         for row, seed in zip(rows, seeds, strict=True):

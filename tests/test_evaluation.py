@@ -15,7 +15,7 @@ import pytest
 from gymnasium.spaces import Box, Dict
 
 import envs
-from shortcut_policy.evaluation import EpisodeResult, Evaluation, evaluate
+from shortcut_policy.evaluation import EpisodeResult, Evaluation, evaluate, evaluate_in, open_environments
 from shortcut_policy.statistics import Interval
 
 # Workers cannot import this module, which imports the library that they must not load.
@@ -332,6 +332,9 @@ def test_fitting_actions_pass(metadata, representation):
         ({"workers": -1}, "workers=-1"),
         ({"max_steps": 0}, "max_steps=0"),
         ({"record": [7]}, "seed 7 to record is not evaluated: choose from 100000 to 100006"),
+        ({"only": [7]}, "seed 7 to run is not evaluated: choose from 100000 to 100006"),
+        ({"only": []}, "evaluates nothing"),
+        ({"only": [100_001], "record": [100_002]}, "seed 100002 to record is not evaluated"),
         ({"record": [100_000]}, "render_mode=None records nothing"),
         ({"env": partial(gymnasium.make, "CartPole-v1")}, "needs a Dict"),
         ({"action_representation": "absolute_pose"}, "are 'absolute_pose', the environment takes 'delta_pose'"),
@@ -341,6 +344,24 @@ def test_fitting_actions_pass(metadata, representation):
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         run(**options)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_environments_stay_open_for_several_evaluations(workers):
+    reference = run(episodes=7)
+    with open_environments(CountingEnv, 4, workers) as environments:
+        for _ in range(2):
+            assert evaluate_in(environments, SlotAgent(), episodes=7, slots=5) == reference
+
+
+@pytest.mark.parametrize(
+    ("only", "num_envs"), [([100_003], 5), ([100_006, 100_001, 100_000, 100_005], 5), ([100_001, 100_006], 1)]
+)
+def test_some_episodes_are_what_they_are_among_all(only, num_envs):
+    """Seeds 100000 and 100005, 100001 and 100006 share a slot: they cannot run at the same time."""
+    everything = {episode.seed: episode for episode in run().episodes}
+    alone = run(only=only, num_envs=num_envs).episodes
+    assert alone == tuple(everything[seed] for seed in sorted(only))
 
 
 def test_an_agent_that_acts_for_too_few_slots_is_refused():
