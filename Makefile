@@ -14,7 +14,8 @@ DEMO = outputs/demo_pusht
 
 .PHONY: demo demo-pusht test lint bench bench-gpu readme
 
-demo: demo-pusht
+demo: $(READY)
+	$(RUN) scripts/demo.py
 
 # Push-T: train a small policy for some minutes, push the T in 1 to 16 network evaluations, write table, plot and videos
 demo-pusht: $(READY)

@@ -209,7 +209,7 @@ def main(values: dict[str, Any]) -> None:
     )
     for target in targets:
         write_result(target, result)
-    score_and_latency(result, output / "score_and_latency.png", targets[0])
+    (output / "score_and_latency.png").write_bytes(score_and_latency(result))
     print(markdown_table(result))
     print_differences(scores)
     print(f"\n{output}: result.json, score_and_latency.png, videos/")

@@ -1,42 +1,63 @@
 """Generate the README's tables and pictures from `results/`: `python scripts/update_readme.py`.
 
-A table stands between `<!-- result: NAME -->` and `<!-- end -->`; its picture is docs/figures/NAME.png. An example
-stands between `<!-- file: PATH -->` and `<!-- end -->`.
+A table stands between `<!-- result: NAME -->` and `<!-- end -->`, several results in one table between
+`<!-- comparison FIGURE: NAME NAME ... -->` and `<!-- end -->`; their pictures are docs/figures/NAME.png and FIGURE.png.
+An example stands between `<!-- file: PATH -->` and `<!-- end -->`.
 """
 
 import re
 import sys
 from pathlib import Path
 
-from shortcut_policy.plots import score_and_latency
-from shortcut_policy.results import markdown_table, read_result
+from shortcut_policy.plots import comparison, score_and_latency
+from shortcut_policy.results import comparison_table, markdown_table, read_result
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(?P<head><!-- (?P<kind>result|file): (?P<name>\S+) -->\n).*?(?P<foot><!-- end -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(?P<head><!-- (?P<kind>result|comparison (?P<figure>\S+)|file): (?P<names>[^>]+) -->\n).*?(?P<foot><!-- end -->)",
+    re.DOTALL,
+)
+
+
+def sources_of(block: re.Match[str], root: Path = ROOT) -> list[Path]:
+    """The results files that a block is made from."""
+    return [root / "results" / f"{name}.json" for name in block["names"].split()]
+
+
+def figure_of(block: re.Match[str]) -> str:
+    """The name of its picture."""
+    return block["figure"] or block["names"]
 
 
 def render(readme: str, root: Path = ROOT) -> str:
     """The README with every block generated anew."""
 
-    def block(match: re.Match[str]) -> str:
-        if match["kind"] == "file":
-            body = f"```python\n{(root / match['name']).read_text()}```"
+    def generate(block: re.Match[str]) -> str:
+        if block["kind"] == "file":
+            body = f"```python\n{(root / block['names']).read_text()}```"
         else:
-            result = read_result(root / "results" / f"{match['name']}.json")
-            body = f"{markdown_table(result)}\n\n![score and latency](docs/figures/{match['name']}.png)"
-        return f"{match['head']}{body}\n{match['foot']}"
+            results = [read_result(path) for path in sources_of(block, root)]
+            if block["figure"]:
+                table, caption = comparison_table(results), "success against steps and latency"
+            else:
+                table, caption = markdown_table(*results), "score and latency"
+            body = f"{table}\n\n![{caption}](docs/figures/{figure_of(block)}.png)"
+        return f"{block['head']}{body}\n{block['foot']}"
 
-    return BLOCK.sub(block, readme)
+    return BLOCK.sub(generate, readme)
 
 
 def main() -> None:
     """Rewrite README.md and the pictures that it shows."""
     readme = ROOT / "README.md"
     text = render(readme.read_text())
-    for match in BLOCK.finditer(text):
-        if match["kind"] == "result":
-            source = ROOT / "results" / f"{match['name']}.json"
-            score_and_latency(read_result(source), ROOT / "docs" / "figures" / f"{match['name']}.png", source)
+    for block in BLOCK.finditer(text):
+        if block["kind"] == "file":
+            continue
+        sources = sources_of(block)
+        results = [read_result(path) for path in sources]
+        picture = comparison(results, sources) if block["figure"] else score_and_latency(*results, sources)
+        (ROOT / "docs" / "figures" / f"{figure_of(block)}.png").write_bytes(picture)
     readme.write_text(text)
 
 

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-__all__ = ["Diversity", "measure_diversity"]
+__all__ = ["Diversity", "HandPath", "hand_paths", "has_ways", "measure_diversity"]
 
 _LEVER = 0.1  # m: a hand is as wide and as long as this; so far from its centre, a turn becomes a distance
 _MOMENTS = 32
@@ -34,6 +34,40 @@ class Diversity:
     between: float
     within: float
     explained: float
+
+
+@dataclass(frozen=True, eq=False)
+class HandPath:
+    """Where the hand of a demonstration goes; of the first arm, where there are several.
+
+    Attributes:
+        way: of the demonstration.
+        position: (T, 3), m.
+        yaw: direction of the hand's x axis seen from above, (T,), rad, without jumps.
+    """
+
+    way: str
+    position: np.ndarray
+    yaw: np.ndarray
+
+
+def has_ways(path: str | Path) -> bool:
+    """Whether the demos of a data set say in which way they were done."""
+    with h5py.File(path, "r") as file:
+        return all("way" in demo.attrs for demo in file["data"].values())
+
+
+def hand_paths(path: str | Path, most: int) -> list[HandPath]:
+    """The paths of some demos, evenly spread over the data set; see `measure_diversity`."""
+    found = []
+    with h5py.File(path, "r") as file:
+        names = list(file["data"])
+        for index in np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)):
+            demo = file["data"][names[index]]
+            x_axis = Rotation.from_quat(demo["obs/robot0_eef_quat"][:]).as_matrix()[:, :, 0]
+            yaw = np.unwrap(np.arctan2(x_axis[:, 1], x_axis[:, 0]))
+            found.append(HandPath(str(demo.attrs["way"]), demo["obs/robot0_eef_pos"][:].astype(np.float64), yaw))
+    return found
 
 
 def measure_diversity(path: str | Path) -> Diversity:

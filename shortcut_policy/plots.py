@@ -1,36 +1,42 @@
-"""Plots of results; matplotlib is imported when one is drawn."""
+"""Plots as PNG; matplotlib is imported when one is drawn."""
 
 import hashlib
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from shortcut_policy.results import Result
+import numpy as np
+
+from shortcut_policy.results import Result, Row, policy_name
+
+if TYPE_CHECKING:
+    from shortcut_policy.diversity import HandPath
 
 SOURCE_KEY = "Source-SHA256"
 
 
-def score_and_latency(result: Result, path: Path, source: Path) -> None:
-    """Score and latency against the number of sampling steps, as a PNG.
+def sources_text(sources: Sequence[Path]) -> str:
+    """What a PNG says of the results files that it was drawn from, so that a test sees a stale picture."""
+    return " ".join(f"{path.name}:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sources)
+
+
+def score_and_latency(result: Result, sources: Sequence[Path] = ()) -> bytes:
+    """Score, success rate and latency of one policy against the number of sampling steps.
 
     Args:
         result: what is drawn.
-        path: of the PNG.
-        source: the results file; its SHA-256 is written into the PNG, so that a test sees a stale picture.
+        sources: the results file, to be written into the PNG.
 
     Raises:
         ImportError: matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need the extra 'report': pip install -e '.[report]'") from error
-
-    steps = [row.steps for row in result.rows]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = _figure((9, 3.6))
     left, right = figure.subplots(1, 2)
+    steps = [row.steps for row in result.rows]
     mean = [row.mean for row in result.rows]
-    below = [row.mean - row.low for row in result.rows]
-    above = [row.high - row.mean for row in result.rows]
-    left.errorbar(steps, mean, yerr=[below, above], marker="o", capsize=3, label=f"score ({result.evaluation.metric})")
+    spread = [[row.mean - row.low for row in result.rows], [row.high - row.mean for row in result.rows]]
+    left.errorbar(steps, mean, yerr=spread, marker="o", capsize=3, label=f"score ({result.evaluation.metric})")
     left.plot(steps, [row.success for row in result.rows], marker="s", linestyle="--", label="success rate")
     left.set(ylabel="score, success rate", ylim=(0, 1.05))
     left.legend(loc="best")
@@ -39,11 +45,130 @@ def score_and_latency(result: Result, path: Path, source: Path) -> None:
     right.set(ylabel="latency per chunk [ms]", yscale="log")
     right.legend(loc="best")
     for axes in (left, right):
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(steps, [str(n) for n in steps])
-        axes.set_xlabel("sampling steps (network evaluations)")
+        _steps_axis(axes, result.rows)
+    figure.suptitle(f"{result.task}, {policy_name(result.objective)}, {result.network}")
+    return _png(figure, sources)
+
+
+def comparison(results: Sequence[Result], sources: Sequence[Path] = ()) -> bytes:
+    """Success rate against the number of sampling steps, and against the latency, of several policies.
+
+    Args:
+        results: of one task or of several; every task has a colour if there are several, else every policy.
+        sources: the results files, to be written into the PNG.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    figure = _figure((10, 4))
+    left, right = figure.subplots(1, 2, sharey=True)
+    tasks = list(dict.fromkeys(result.task for result in results))
+    objectives = list(dict.fromkeys(result.objective for result in results))
+    for result in results:
+        rows = sorted(result.rows, key=lambda row: row.steps)
+        success = [row.success for row in rows]
+        spread = [[r.success - r.success_low for r in rows], [r.success_high - r.success for r in rows]]
+        colour = tasks.index(result.task) if len(tasks) > 1 else objectives.index(result.objective)
+        mark = objectives.index(result.objective)
+        name = policy_name(result.objective)
+        style = {
+            "color": f"C{colour}",
+            "marker": "osD^v"[mark % 5],
+            "linestyle": ("-", "--", ":", "-.")[mark % 4],
+            "label": f"{result.task}, {name}" if len(tasks) > 1 else name,
+            "capsize": 3,
+        }
+        left.errorbar([row.steps for row in rows], success, yerr=spread, **style)
+        right.errorbar([row.latency_ms_p50 for row in rows], success, yerr=spread, **style)
+    _steps_axis(left, [row for result in results for row in result.rows])
+    left.set(ylabel="success rate", ylim=(-0.03, 1.05))
+    right.set(xlabel="latency per chunk, one robot [ms, median]", xscale="log")
+    right.grid(alpha=0.3)
+    right.legend(loc="best", fontsize="small")
+    return _png(figure, sources)
+
+
+def training_curves(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
+    """Losses on training batches, and held-out action errors, against the number of updates.
+
+    Args:
+        runs: name -> lines of metrics.jsonl.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    figure = _figure((10, 3.8))
+    left, right = figure.subplots(1, 2)
+    for index, (name, lines) in enumerate(runs.items()):
+        for style, key, label in (("-", "train/flow_loss", "flow"), ("--", "train/bootstrap_loss", "bootstrap")):
+            _curve(left, lines, key, color=f"C{index}", linestyle=style, label=f"{name}: {label}")
+        errors = sorted(
+            {key for line in lines for key in line if key.startswith("valid/action_error_")},
+            key=lambda key: int(key.split("_")[-2]),
+        )
+        for style, key in zip(("-", "--", ":", "-."), errors, strict=False):
+            steps = int(key.split("_")[-2])
+            label = f"{name}: {steps} step{'s' if steps > 1 else ''}"
+            _curve(right, lines, key, color=f"C{index}", linestyle=style, marker=".", label=label)
+    left.set(xlabel="updates", ylabel="training loss", yscale="log")
+    right.set(xlabel="updates", ylabel="held-out action error", ylim=(0, None))
+    for axes in (left, right):
         axes.grid(alpha=0.3)
-    figure.suptitle(f"{result.task}, {result.objective}, {result.network}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    figure.savefig(path, dpi=150, metadata={SOURCE_KEY: digest, "Software": None})
+        if axes.lines:
+            axes.legend(loc="best", fontsize="small")
+    return _png(figure)
+
+
+def demonstrations(paths: Sequence["HandPath"]) -> bytes:
+    """Where the hands of demonstrations go, seen from above and from the side, and how they turn.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    figure = _figure((11, 3.6))
+    above, side, turn = figure.subplots(1, 3)
+    ways = sorted({path.way for path in paths})
+    for path in paths:
+        style = {"color": f"C{ways.index(path.way)}", "alpha": 0.45, "linewidth": 1.0}
+        x, y, z = 100 * path.position.T
+        above.plot(y, x, **style)
+        side.plot(y, z, **style)
+        turn.plot(np.linspace(0, 1, len(path.yaw)), np.degrees(path.yaw - path.yaw[0]), **style)
+    above.set(xlabel="y [cm]", ylabel="x [cm]", title="seen from above", aspect="equal")
+    side.set(xlabel="y [cm]", ylabel="z [cm]", title="seen from the front", aspect="equal")
+    turn.set(xlabel="share of the demonstration", ylabel="turn of the hand [degrees]", title="turned by")
+    for axes in (above, side, turn):
+        axes.grid(alpha=0.3)
+    for index, way in enumerate(ways):
+        turn.plot([], [], color=f"C{index}", label=way.replace("_", " "))
+    turn.legend(loc="best", fontsize="small")
+    return _png(figure)
+
+
+def _figure(size: tuple[float, float]) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need the extra 'report': pip install -e '.[report]'") from error
+    return Figure(figsize=size, layout="constrained")
+
+
+def _steps_axis(axes: Any, rows: Sequence[Row]) -> None:
+    steps = sorted({row.steps for row in rows})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(steps, [str(n) for n in steps])
+    axes.set_xlabel("sampling steps (network evaluations)")
+    axes.grid(alpha=0.3)
+
+
+def _curve(axes: Any, lines: Sequence[Mapping[str, float]], key: str, **style: object) -> None:
+    points = [(line["step"], line[key]) for line in lines if key in line]
+    if points:
+        axes.plot(*zip(*points, strict=True), **style)
+
+
+def _png(figure: Any, sources: Sequence[Path] = ()) -> bytes:
+    content = io.BytesIO()
+    metadata = {SOURCE_KEY: sources_text(sources)} if sources else {}
+    figure.savefig(content, format="png", dpi=150, metadata={**metadata, "Software": None})
+    return content.getvalue()

@@ -177,5 +177,42 @@ def markdown_table(result: Result) -> str:
     return "\n".join(lines)
 
 
+def policy_name(objective: str) -> str:
+    """An objective or algorithm as it is called in prose."""
+    return {"bc_rnn_gmm": "BC-RNN-GMM"}.get(objective, objective.replace("_", " "))
+
+
+def comparison_table(results: Sequence[Result]) -> str:
+    """Several policies, on one task or several, side by side: success rates and intervals by number of steps."""
+    counts = sorted({row.steps for result in results for row in result.rows})
+    lines = [
+        f"| task | policy | {' | '.join(map(str, counts))} | one step | training |",
+        f"|:---|:---|{'---:|' * len(counts)}---:|:---|",
+    ]
+    for result in results:
+        rows = {row.steps: row for row in result.rows}
+        cells = [_success_cell(rows.get(steps)) for steps in counts]
+        least, training = rows[min(rows)], result.training
+        latency = f"{least.latency_ms_p50:.1f} ms"
+        seeds = f"{len(training.seeds)} seeds x " if len(training.seeds) > 1 else ""
+        lines.append(
+            f"| {result.task} | {policy_name(result.objective)} | {' | '.join(cells)} | {latency} "
+            f"| {seeds}{training.steps:,} updates, {training.seconds / 60:.0f} min, {result.network} |"
+        )
+    episodes = sorted({result.evaluation.episodes for result in results})
+    first_seeds = sorted({result.evaluation.first_seed for result in results})
+    lines += [
+        "",
+        f"Success rate by number of network evaluations, with Wilson 95 % intervals over all episodes; "
+        f"{_join(episodes)} episodes for every training seed, from seed {_join(first_seeds)}; last checkpoint. "
+        f"*One step*: median latency of the fewest steps, one robot, on {results[0].hardware}.",
+    ]
+    return "\n".join(lines)
+
+
+def _success_cell(row: Row | None) -> str:
+    return "" if row is None else f"**{row.success:.2f}** [{row.success_low:.2f}, {row.success_high:.2f}]"
+
+
 def _join(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))

@@ -45,7 +45,9 @@ MAY_IMPORT = {
     "shortcut_policy.results": """numpy
         shortcut_policy.config shortcut_policy.evaluation shortcut_policy.statistics""",
     "shortcut_policy.provenance": "torch",
-    "shortcut_policy.plots": "matplotlib shortcut_policy.results",
+    "shortcut_policy.plots": "numpy matplotlib shortcut_policy.results shortcut_policy.diversity",
+    "shortcut_policy.report": """jinja2
+        shortcut_policy.diversity shortcut_policy.plots shortcut_policy.results""",
     "shortcut_policy.video": "numpy imageio imageio_ffmpeg",
     "shortcut_policy.experiment*": "numpy torch gymnasium shortcut_policy envs",
     "shortcut_policy.robomimic_adapter": """numpy torch gymnasium robomimic
@@ -66,7 +68,17 @@ MAY_IMPORT = {
 }
 
 # Heavy or optional: imported when they are used, and each in one file only.
-LAZY = ("robosuite", "robomimic", "gym_pusht", "diffusers", "torch_fidelity", "wandb", "matplotlib", "imageio")
+LAZY = (
+    "robosuite",
+    "robomimic",
+    "gym_pusht",
+    "diffusers",
+    "torch_fidelity",
+    "wandb",
+    "matplotlib",
+    "imageio",
+    "jinja2",
+)
 
 # Classes of these derive from the heavy package's own; they are imported as it is: lazily.
 ADAPTERS = ("shortcut_policy.robomimic_adapter",)

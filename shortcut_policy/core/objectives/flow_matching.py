@@ -19,6 +19,7 @@ from shortcut_policy.core.objectives.base import (
     draw_dropped_rows,
     mean_square,
 )
+from shortcut_policy.core.preconditioning import Preconditioning
 from shortcut_policy.core.sampler import EulerSampler, Step
 from shortcut_policy.core.steps import uniform_schedule
 
@@ -30,13 +31,16 @@ class FlowMatching:
     Args:
         sigma_min: noise left at t = 1, in [0, 1).
         condition_dropout: share of rows trained on the null condition, in [0, 1).
+        sigma_data: of the `Preconditioning`; None for none.
     """
 
     sigma_min: float = 0.0
     condition_dropout: float = 0.0
+    sigma_data: float | None = None
 
     def __post_init__(self) -> None:
         Interpolant(self.sigma_min)
+        Preconditioning(self.sigma_data)
         if not 0.0 <= self.condition_dropout < 1.0:
             raise ValueError(f"condition_dropout must lie in [0, 1), got {self.condition_dropout}")
 
@@ -64,10 +68,13 @@ class FlowMatching:
         path = Interpolant(self.sigma_min)
         x_t = path.point(draw.noise, batch.data, draw.t)
         student = nets.student if draw.drop is None else nets.student.drop(draw.drop)
-        error = student(x_t, draw.t, draw.d).float() - path.velocity(draw.noise, batch.data)
+        s = Preconditioning(self.sigma_data).velocity(student)
+        error = s(x_t, draw.t, draw.d).float() - path.velocity(draw.noise, batch.data)
         per_row = mean_square(error, batch.loss_mask)
         return Loss(per_row, {"flow_loss": Mean.over(per_row, torch.ones_like(per_row))})
 
     def sampler(self, num_steps: int) -> EulerSampler:
         """Equal steps, each told d = 0."""
-        return EulerSampler([Step(t, size, 0.0) for t, size in uniform_schedule(num_steps)])
+        return EulerSampler(
+            [Step(t, size, 0.0) for t, size in uniform_schedule(num_steps)], Preconditioning(self.sigma_data)
+        )

@@ -27,6 +27,7 @@ from shortcut_policy.core.objectives.base import (
     draw_dropped_rows,
     mean_square,
 )
+from shortcut_policy.core.preconditioning import Preconditioning
 from shortcut_policy.core.sampler import EulerSampler, Step
 from shortcut_policy.core.steps import (
     DyadicSteps,
@@ -94,6 +95,7 @@ class Shortcut:
         bootstrap_guidance: scale of classifier-free guidance inside the bootstrap targets; 1 is none.
         guided_levels: where that guidance acts: on the "finest" level only (the paper's code), from which the
             coarser ones inherit it, or on "all".
+        sigma_data: of the `Preconditioning`; None for none, as in the paper.
     """
 
     base_steps: int = 128
@@ -107,9 +109,11 @@ class Shortcut:
     condition_dropout: float = 0.0
     bootstrap_guidance: float = 1.0
     guided_levels: Literal["finest", "all"] = "finest"
+    sigma_data: float | None = None
 
     def __post_init__(self) -> None:
         Interpolant(self.sigma_min)
+        Preconditioning(self.sigma_data)
         if self.base_steps < 2:
             raise ValueError(f"base_steps must be at least 2 for a step to be halved, got {self.base_steps}")
         DyadicSteps(self.base_steps, self.flow_step)
@@ -194,13 +198,13 @@ class Shortcut:
             if teacher is None:
                 raise ValueError("bootstrap_teacher is 'ema' but no target network was given")
             double = draw.d[rows]
-            predict = self._guide(teacher.rows(rows), double)
+            predict = self._velocity(self._guide(teacher.rows(rows), double))
             mean_velocity = bootstrap_target(predict, x_t[rows], draw.t[rows], double, self.steps, self.clip)
             target = target.index_copy(0, rows, mean_velocity)
 
         # 3. one forward of the student
         student = nets.student if draw.drop is None else nets.student.drop(draw.drop)
-        error = student(x_t, draw.t, draw.d).to(target.dtype) - target
+        error = self._velocity(student)(x_t, draw.t, draw.d).to(target.dtype) - target
         per_row = mean_square(error, batch.loss_mask)
         is_bootstrap = draw.bootstrap.to(per_row.device, non_blocking=True)
         return Loss(
@@ -215,7 +219,11 @@ class Shortcut:
         """Dyadic steps, each told its size; `DyadicSteps.schedule` says what other counts give."""
         schedule = self.steps.schedule(num_steps)
         told = self.steps.told(torch.tensor([size for _, size in schedule], dtype=torch.float64)).tolist()
-        return EulerSampler([Step(t, size, d) for (t, size), d in zip(schedule, told, strict=True)])
+        steps = [Step(t, size, d) for (t, size), d in zip(schedule, told, strict=True)]
+        return EulerSampler(steps, Preconditioning(self.sigma_data))
+
+    def _velocity(self, network: Predictor) -> Predictor:
+        return Preconditioning(self.sigma_data).velocity(network)
 
     def _guide(self, teacher: BoundNetwork, double: Tensor) -> Predictor:
         if self.bootstrap_guidance == 1.0:
