@@ -28,7 +28,8 @@ def describe_hardware(device: torch.device) -> str:
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} CPU cores ({model})"
+    threads = torch.get_num_threads()
+    return f"{f'{threads} of ' if threads != cores else ''}{cores} CPU cores ({model})"
 
 
 def installed_versions() -> dict[str, str]:
