@@ -2,19 +2,22 @@
 
 A table stands between `<!-- result: NAME -->` and `<!-- end -->`, several results in one table between
 `<!-- comparison FIGURE: NAME NAME ... -->` and `<!-- end -->`; their pictures are docs/figures/NAME.png and FIGURE.png.
-An example stands between `<!-- file: PATH -->` and `<!-- end -->`.
+A table of the experts stands between `<!-- experts: NAME -->` and `<!-- end -->`, an example between
+`<!-- file: PATH -->` and `<!-- end -->`.
 """
 
 import re
 import sys
 from pathlib import Path
 
+from shortcut_policy.expert_results import expert_table, read_expert_results
 from shortcut_policy.plots import comparison, score_and_latency
 from shortcut_policy.results import comparison_table, markdown_table, read_result
 
 ROOT = Path(__file__).parents[1]
+KIND = r"(?P<kind>result|comparison (?P<figure>\S+)|experts|file)"
 BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>result|comparison (?P<figure>\S+)|file): (?P<names>[^>]+) -->\n).*?(?P<foot><!-- end -->)",
+    rf"(?P<head><!-- {KIND}: (?P<names>[^>]+) -->\n).*?(?P<foot><!-- end -->)",
     re.DOTALL,
 )
 
@@ -35,6 +38,9 @@ def render(readme: str, root: Path = ROOT) -> str:
     def generate(block: re.Match[str]) -> str:
         if block["kind"] == "file":
             body = f"```python\n{(root / block['names']).read_text()}```"
+        elif block["kind"] == "experts":
+            (source,) = sources_of(block, root)
+            body = expert_table(read_expert_results(source).rows)
         else:
             results = [read_result(path) for path in sources_of(block, root)]
             if block["figure"]:
@@ -52,7 +58,7 @@ def main() -> None:
     readme = ROOT / "README.md"
     text = render(readme.read_text())
     for block in BLOCK.finditer(text):
-        if block["kind"] == "file":
+        if block["kind"] in ("experts", "file"):
             continue
         sources = sources_of(block)
         results = [read_result(path) for path in sources]

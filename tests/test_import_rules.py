@@ -56,6 +56,8 @@ MAY_IMPORT = {
         shortcut_policy.results shortcut_policy.training.run_folder""",
     "shortcut_policy.replay_workers": "shortcut_policy.worker_processes envs.replay envs.replay_worker",
     "shortcut_policy.diversity": "numpy h5py scipy",
+    "shortcut_policy.expert_results": """numpy h5py
+        shortcut_policy.config shortcut_policy.diversity shortcut_policy.statistics""",
     "shortcut_policy.collection": """numpy
         shortcut_policy.data shortcut_policy.diversity shortcut_policy.worker_processes envs""",
     "shortcut_policy.conversion": "numpy shortcut_policy.data shortcut_policy.replay_workers envs",

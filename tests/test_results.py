@@ -10,6 +10,7 @@ from shortcut_policy.results import (
     Result,
     Row,
     Training,
+    comparison_table,
     markdown_table,
     read_result,
     write_result,
@@ -98,6 +99,23 @@ def test_the_table_tells_of_reruns():
     rows = (ROW, replace(ROW, steps=2, reruns=3), replace(ROW, steps=4, reruns=1))
     sentence = "Episodes that ran again because a rollout worker died: 3 with 2 steps, 1 with 4 steps."
     assert markdown_table(replace(RESULT, rows=rows)).endswith(sentence)
+
+
+def test_several_policies_stand_in_one_table():
+    flow = replace(RESULT, task="lift", objective="flow_matching", rows=(replace(ROW, steps=4, success=0.25),))
+    one = replace(RESULT, objective="bc_rnn_gmm", network="lstm", training=replace(RESULT.training, seeds=(0,)))
+    table = comparison_table([RESULT, flow, one]).splitlines()
+    assert table[:5] == [
+        "| task | policy | 1 | 4 | 16 | one step | training |",
+        "|:---|:---|---:|---:|---:|---:|:---|",
+        "| pusht | shortcut | **0.60** [0.51, 0.69] |  | **0.60** [0.51, 0.69] | 3.1 ms "
+        "| 2 seeds x 15,000 updates, 36 min, unet_small |",
+        "| lift | flow matching |  | **0.25** [0.51, 0.69] |  | 3.1 ms "
+        "| 2 seeds x 15,000 updates, 36 min, unet_small |",
+        "| pusht | BC-RNN-GMM | **0.60** [0.51, 0.69] |  | **0.60** [0.51, 0.69] | 3.1 ms "
+        "| 15,000 updates, 36 min, lstm |",
+    ]
+    assert "100 episodes for every training seed, from seed 100000" in table[-1]
 
 
 def test_files_from_before_reruns_are_read(tmp_path):
