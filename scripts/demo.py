@@ -18,7 +18,7 @@ from hydra_command import command
 
 from envs.rendering import choose_backend
 from shortcut_policy.config import from_mapping, to_mapping
-from shortcut_policy.report import Stage, read_run, write_report
+from shortcut_policy.report import ReportedRun, Stage, read_runs, write_report
 from shortcut_policy.results import comparison_table, policy_name
 from shortcut_policy.training.interruption import TrainingInterrupted
 from shortcut_policy.training.run_folder import write_json
@@ -149,7 +149,7 @@ def main(values: dict[str, Any]) -> None:
         if code:
             _stop(part, code)
         print(f"      {record.stages[part.name].seconds:.0f} s", flush=True)
-    runs = [read_run(folder / policy) for policy in config.policies]
+    runs = read_runs([folder / policy for policy in config.policies])
     report = folder / "report.html"
     done = [record.stages[part.name] for part in parts]
     write_report(report, runs, stages=done, next_commands=config.next_commands, no_videos=why_not)
@@ -164,7 +164,7 @@ def _stop(part: Part, code: int) -> None:
     sys.exit(code if code > 0 else 1)
 
 
-def _summary(runs: Sequence[Any], stages: Sequence[Stage]) -> str:
+def _summary(runs: Sequence[ReportedRun], stages: Sequence[Stage]) -> str:
     times = [f"{stage.name:<28}{stage.seconds:>6.0f} s" for stage in stages]
     total = sum(stage.seconds for stage in stages)
     return "\n".join(

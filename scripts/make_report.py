@@ -4,7 +4,6 @@ The page shows what was trained and on what, the curves, success and latency aga
 videos that the evaluations left. Nothing is measured: train with train_policy.py, evaluate with eval_policy.py first.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from hydra_command import command
 
 from shortcut_policy.config import from_mapping
-from shortcut_policy.report import Stage, read_run, write_report
+from shortcut_policy.report import read_runs, write_report
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,6 @@ class ReportConfig:
 
     runs: tuple[str, ...]
     output: str
-    stages: str | None
-    next_commands: tuple[str, ...]
-    no_videos: str | None
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -38,15 +34,7 @@ def main(values: dict[str, Any]) -> None:
     if isinstance(values["runs"], str):
         values["runs"] = [values["runs"]]
     config = from_mapping(ReportConfig, values)
-    runs = [read_run(Path(folder)) for folder in config.runs]
-    stages = json.loads(Path(config.stages).read_text()) if config.stages else []
-    write_report(
-        Path(config.output),
-        runs,
-        stages=[from_mapping(Stage, stage, f"{config.stages}: ") for stage in stages],
-        next_commands=config.next_commands,
-        no_videos=config.no_videos,
-    )
+    write_report(Path(config.output), read_runs([Path(folder) for folder in config.runs]))
     print(f"report: {config.output}")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shortcut_policy.expert_results import expert_table, read_expert_results
 from shortcut_policy.plots import comparison, score_and_latency
-from shortcut_policy.results import comparison_table, markdown_table, read_result
+from shortcut_policy.results import comparison_table, markdown_table, policy_name, read_result
 
 ROOT = Path(__file__).parents[1]
 KIND = r"(?P<kind>result|comparison (?P<figure>\S+)|experts|file)"
@@ -62,7 +62,11 @@ def main() -> None:
             continue
         sources = sources_of(block)
         results = [read_result(path) for path in sources]
-        picture = comparison(results, sources) if block["figure"] else score_and_latency(*results, sources)
+        if block["figure"]:
+            names = [f"{result.task}, {policy_name(result.objective)}" for result in results]
+            picture = comparison(dict(zip(names, results, strict=True)), sources)
+        else:
+            picture = score_and_latency(*results, sources)
         (ROOT / "docs" / "figures" / f"{figure_of(block)}.png").write_bytes(picture)
     readme.write_text(text)
 

@@ -50,11 +50,11 @@ def score_and_latency(result: Result, sources: Sequence[Path] = ()) -> bytes:
     return _png(figure, sources)
 
 
-def comparison(results: Sequence[Result], sources: Sequence[Path] = ()) -> bytes:
+def comparison(named: Mapping[str, Result], sources: Sequence[Path] = ()) -> bytes:
     """Success rate against the number of sampling steps, and against the latency, of several policies.
 
     Args:
-        results: of one task or of several; every task has a colour if there are several, else every policy.
+        named: label -> result, of one task or of several: then a task has its colour and an objective its line style.
         sources: the results files, to be written into the PNG.
 
     Raises:
@@ -62,27 +62,26 @@ def comparison(results: Sequence[Result], sources: Sequence[Path] = ()) -> bytes
     """
     figure = _figure((10, 4))
     left, right = figure.subplots(1, 2, sharey=True)
-    tasks = list(dict.fromkeys(result.task for result in results))
-    objectives = list(dict.fromkeys(result.objective for result in results))
-    for result in results:
+    tasks = list(dict.fromkeys(result.task for result in named.values()))
+    objectives = list(dict.fromkeys(result.objective for result in named.values()))
+    for index, (name, result) in enumerate(named.items()):
         rows = sorted(result.rows, key=lambda row: row.steps)
         success = [row.success for row in rows]
         spread = [[r.success - r.success_low for r in rows], [r.success_high - r.success for r in rows]]
-        colour = tasks.index(result.task) if len(tasks) > 1 else objectives.index(result.objective)
-        mark = objectives.index(result.objective)
-        name = policy_name(result.objective)
+        line = objectives.index(result.objective) if len(tasks) > 1 else index
         style = {
-            "color": f"C{colour}",
-            "marker": "osD^v"[mark % 5],
-            "linestyle": ("-", "--", ":", "-.")[mark % 4],
-            "label": f"{result.task}, {name}" if len(tasks) > 1 else name,
+            "color": f"C{tasks.index(result.task) if len(tasks) > 1 else index}",
+            "marker": "osD^v"[line % 5],
+            "linestyle": ("-", "--", ":", "-.")[line % 4],
+            "label": name,
             "capsize": 3,
         }
         left.errorbar([row.steps for row in rows], success, yerr=spread, **style)
         right.errorbar([row.latency_ms_p50 for row in rows], success, yerr=spread, **style)
-    _steps_axis(left, [row for result in results for row in result.rows])
+    _steps_axis(left, [row for result in named.values() for row in result.rows])
     left.set(ylabel="success rate", ylim=(-0.03, 1.05))
     right.set(xlabel="latency per chunk, one robot [ms, median]", xscale="log")
+    _plain_log_axis(right.xaxis)
     right.grid(alpha=0.3)
     right.legend(loc="best", fontsize="small")
     return _png(figure, sources)
@@ -159,6 +158,15 @@ def _steps_axis(axes: Any, rows: Sequence[Row]) -> None:
     axes.set_xticks(steps, [str(n) for n in steps])
     axes.set_xlabel("sampling steps (network evaluations)")
     axes.grid(alpha=0.3)
+
+
+def _plain_log_axis(axis: Any) -> None:
+    """Ticks at 1, 2, 5, 10, ..., written as such."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _curve(axes: Any, lines: Sequence[Mapping[str, float]], key: str, **style: object) -> None:

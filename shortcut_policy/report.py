@@ -6,8 +6,9 @@ Everything is inside the file, which can be sent to somebody as it is.
 import base64
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from shortcut_policy.diversity import Diversity, hand_paths, has_ways, measure_d
 from shortcut_policy.plots import comparison, demonstrations, training_curves
 from shortcut_policy.results import Result, policy_name, read_result
 
-__all__ = ["ReportedRun", "Stage", "Video", "read_run", "write_report"]
+__all__ = ["ReportedRun", "Stage", "Video", "read_runs", "write_report"]
 
 _VIDEO = re.compile(r"seed(?P<seed>\d+)_(?P<steps>\d+)steps_score(?P<score>[-\d.]+)\.mp4")
 _DRAWN = 60  # demonstrations: more lines hide each other
@@ -39,7 +40,7 @@ class ReportedRun:
     """A trained and evaluated policy.
 
     Attributes:
-        name: of the row: its objective.
+        name: of the row: its objective, with the folder's name where several runs have the same.
         config: what the run was made of (run.json).
         metrics: the lines of metrics.jsonl.
         result: of the evaluation.
@@ -67,13 +68,22 @@ class Stage:
     seconds: float
 
 
-def read_run(folder: Path) -> ReportedRun:
-    """Read the folder of a run of `train_policy.py` that `eval_policy.py` has evaluated.
+def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
+    """Read folders of runs of `train_policy.py` that `eval_policy.py` has evaluated.
 
     Raises:
-        FileNotFoundError: it is not there, or was not evaluated.
-        ValueError: its result is damaged.
+        FileNotFoundError: one of them is not there, or was not evaluated.
+        ValueError: a result is damaged.
     """
+    runs = [_read_run(folder) for folder in folders]
+    names = Counter(run.name for run in runs)
+    return [
+        replace(run, name=f"{run.name} ({folder.name})") if names[run.name] > 1 else run
+        for run, folder in zip(runs, folders, strict=True)
+    ]
+
+
+def _read_run(folder: Path) -> ReportedRun:
     result, record = folder / "evaluation" / "result.json", folder / "run.json"
     if not record.exists():
         raise FileNotFoundError(f"{folder} holds no run of scripts/train_policy.py: run.json is missing")
@@ -126,7 +136,7 @@ def write_report(
         loader=PackageLoader("shortcut_policy"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     ).get_template("report.html")
     page = template.render(
-        title=f"{tasks[0].replace('_', ' ').capitalize()}, one network evaluation at a time",
+        title=f"{tasks[0].replace('_', ' ').capitalize()}: how few network evaluations?",
         subtitle=f"{' and '.join(run.name for run in runs)}, side by side: the same network, data and updates"
         if _alike(results)
         else " and ".join(run.name for run in runs),
@@ -134,7 +144,7 @@ def write_report(
         demonstrations=_demonstrations(Path(runs[0].config["data"]["path"])),
         runs=runs,
         curves=_data_uri(training_curves({run.name: run.metrics for run in runs}), "image/png"),
-        comparison=_data_uri(comparison(results), "image/png"),
+        comparison=_data_uri(comparison({run.name: run.result for run in runs}), "image/png"),
         evaluation_words=_evaluation_words(results),
         step_counts=sorted({row.steps for result in results for row in result.rows}),
         seeds=sorted({seed for run in runs for seed, _ in run.videos}),

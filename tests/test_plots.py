@@ -37,15 +37,18 @@ def test_a_comparison_has_a_line_for_every_policy(figures, tmp_path):
     for source in sources:
         source.write_text(source.name)
     flow = replace(RESULT, objective="flow_matching", rows=(replace(ROW, steps=4, success=0.25, success_low=0.1),))
-    png = Image.open(io.BytesIO(plots.comparison([RESULT, flow], sources)))
+    png = Image.open(io.BytesIO(plots.comparison({"a": RESULT, "b": flow}, sources)))
     left, right = figures[0].axes
-    assert labels(right) == ["shortcut", "flow matching"]
+    assert labels(right) == ["a", "b"]
     assert left.lines[0].get_xydata().tolist() == [[1, ROW.success], [16, ROW.success]]
     assert [tick.get_text() for tick in left.get_xticklabels()] == ["1", "4", "16"]
     digests = [f"{source.name}:{hashlib.sha256(source.read_bytes()).hexdigest()}" for source in sources]
     assert png.text[plots.SOURCE_KEY] == " ".join(digests)
-    plots.comparison([RESULT, replace(flow, task="can")])
-    assert labels(figures[1].axes[1]) == ["pusht, shortcut", "can, flow matching"]
+    assert [line.get_color() for line in left.lines if line.get_marker() in "os"] == ["C0", "C1"]
+    same = replace(RESULT, task="can")
+    plots.comparison({"a": RESULT, "b": same, "c": replace(flow, task="can")})
+    looks = [(line.get_color(), line.get_marker()) for line in figures[1].axes[0].lines if line.get_marker() in "os"]
+    assert looks == [("C0", "o"), ("C1", "o"), ("C1", "s")], "a colour for the task, a mark for the objective"
 
 
 def test_curves_are_those_of_the_log(figures):

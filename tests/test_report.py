@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from test_results import RESULT
 
-from shortcut_policy.report import Stage, read_run, write_report
+from shortcut_policy.report import Stage, read_runs, write_report
 from shortcut_policy.results import write_result
 
 pytest.importorskip("matplotlib")
@@ -76,7 +76,7 @@ def test_the_page_holds_all_that_was_measured(tmp_path, run_folder):
             demo.attrs["way"] = way
             demo["obs/robot0_eef_pos"] = np.linspace((0, 0, 1), (0, 0.1, 1.1), 9, dtype=np.float32)
             demo["obs/robot0_eef_quat"] = np.tile(np.float32((0, 0, 0, 1)), (9, 1))
-    runs = [read_run(run_folder(objective, data=data)) for objective in ("shortcut", "flow_matching")]
+    runs = read_runs([run_folder(objective, data=data) for objective in ("shortcut", "flow_matching")])
     path = tmp_path / "somewhere" / "report.html"
     stages = [Stage("train & such", "python x", 30.0), Stage("roll out", "python y", 42.0)]
     write_report(path, runs, stages=stages, next_commands=["python scripts/other.py 'steps=[1]'"])
@@ -101,20 +101,28 @@ def test_the_page_holds_all_that_was_measured(tmp_path, run_folder):
 def test_a_page_without_videos_says_why_and_without_demonstrations_is_silent(tmp_path, run_folder):
     folder = run_folder()
     next((folder / "evaluation" / "videos").glob("*.mp4")).unlink()
-    write_report(tmp_path / "report.html", [read_run(folder)], no_videos="nothing draws <here>")
+    write_report(tmp_path / "report.html", read_runs([folder]), no_videos="nothing draws <here>")
     page = Page((tmp_path / "report.html").read_text())
     assert re.search(r"There are no videos: nothing draws <here>\s*\.", page.text)
     assert "Demonstrations" not in page.text
     assert "Where the time went" not in page.text
 
 
+def test_runs_of_the_same_objective_are_told_apart(tmp_path, run_folder):
+    one, other = run_folder(), run_folder("flow_matching")
+    other.rename(tmp_path / "again")
+    (tmp_path / "again/evaluation/result.json").write_bytes((one / "evaluation/result.json").read_bytes())
+    names = [run.name for run in read_runs([one, tmp_path / "again"])]
+    assert names == ["shortcut (lift_shortcut)", "shortcut (again)"]
+
+
 def test_mistakes_are_one_sentence(tmp_path, run_folder):
     with pytest.raises(FileNotFoundError, match=r"nowhere holds no run of scripts/train_policy\.py"):
-        read_run(tmp_path / "nowhere")
+        read_runs([tmp_path / "nowhere"])
     folder = run_folder()
     (folder / "evaluation" / "result.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"was not evaluated: python scripts/eval_policy\.py checkpoint="):
-        read_run(folder)
+        read_runs([folder])
     with pytest.raises(ValueError, match="not of can, lift"):
-        write_report(tmp_path / "x.html", [read_run(run_folder("a")), read_run(run_folder("b", task="can"))])
+        write_report(tmp_path / "x.html", read_runs([run_folder("a"), run_folder("b", task="can")]))
     assert not (tmp_path / "x.html").exists()
