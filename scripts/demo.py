@@ -4,6 +4,7 @@ Every stage is one of the other commands, shown as it could be typed. What is in
 """
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -48,9 +49,8 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class Part:
-    """A stage to be done: its name, the words of its command, and the file that is there when it is complete."""
+    """A command to be run: its words, and the file that is there when it is complete."""
 
-    name: str
     words: tuple[str, ...]
     product: Path
 
@@ -68,16 +68,17 @@ class Record:
         there = json.loads(self._path.read_text()) if self._path.exists() else []
         self.stages = {stage["name"]: from_mapping(Stage, stage) for stage in there}
 
-    def begin(self, part: Part) -> Stage:
-        """The stage of a part: new, or as far as it has come.
+    def begin(self, name: str, parts: Sequence[Part]) -> Stage:
+        """The stage of some parts: new, or as far as it has come.
 
         Raises:
             FileExistsError: the folder holds the same stage with other values.
         """
-        stage = self.stages.get(part.name, Stage(part.name, part.command, 0.0))
-        if stage.command != part.command:
+        commands = tuple(part.command for part in parts)
+        stage = self.stages.get(name, Stage(name, commands, 0.0))
+        if stage.commands != commands:
             raise FileExistsError(
-                f"{self._path.parent} holds another demo ({stage.command}): choose another folder=, or remove that one"
+                f"{self._path.parent} holds another demo ({stage.commands[0]}): choose another folder=, or remove that"
             )
         return stage
 
@@ -87,33 +88,48 @@ class Record:
         write_json(self._path, [to_mapping(stage) for stage in self.stages.values()])
 
 
-def parts_of(config: DemoConfig, videos: int) -> list[Part]:
-    """The stages, in their order."""
+def stages_of(config: DemoConfig, videos: int) -> dict[str, list[Part]]:
+    """The stages, in their order; the parts of one run at the same time."""
     folder = Path(config.folder)
     data = folder / f"{config.task}.hdf5"
     collect = ("collect_demos.py", f"task={config.task}", f"episodes={config.demonstrations}", f"output={data}")
-    parts = [Part("collect demonstrations", collect, data)]
+    train = []
     for policy, values in config.policies.items():
         words = (f"task={config.task}", f"data.path={data}", f"network={config.network}", "trainer=cpu_short")
         words += (f"trainer.steps={config.updates}", *values, f"output={folder / policy}")
-        product = folder / policy / "finished.json"
-        parts.append(Part(f"train: {policy_name(policy)}", ("train_policy.py", *words), product))
-    for policy in config.policies:
+        train.append(Part(("train_policy.py", *words), folder / policy / "finished.json"))
+    stages = {"collect demonstrations": [Part(collect, data)], "train": train}
+    for policy in config.policies:  # one after the other: they measure latencies
         words = (f"checkpoint={folder / policy}", f"steps=[{','.join(map(str, config.steps))}]")
-        words += (f"episodes={config.episodes}", f"videos={videos}", "overwrite=true")
+        words += (f"episodes={config.episodes}", f"videos={videos}", "latency_calls=50", "overwrite=true")
         product = folder / policy / "evaluation" / "result.json"
-        parts.append(Part(f"roll out: {policy_name(policy)}", ("eval_policy.py", *words), product))
-    return parts
+        stages[f"roll out: {policy_name(policy)}"] = [Part(("eval_policy.py", *words), product)]
+    return stages
 
 
-def run(part: Part) -> int:
-    """Run the command of a part to its end: its exit code. Ctrl-C reaches it by itself, and it may save what it has."""
-    process = subprocess.Popen([sys.executable, str(SCRIPTS / part.words[0]), *part.words[1:]])
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
+def run(parts: Sequence[Part]) -> int:
+    """Run commands at the same time, to their ends: the first exit code that is not 0, or 0.
+
+    Small networks gain little from a second core: side by side, two trainings take hardly longer than one. Ctrl-C
+    reaches the commands by itself, and they may save what they have.
+    """
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(parts)))} if len(parts) > 1 else {}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPTS / part.words[0]), *part.words[1:]],
+            env={**os.environ, **threads, "TQDM_POSITION": str(line)},  # each progress bar on a line of its own
+        )
+        for line, part in enumerate(parts)
+    ]
+    codes = []
+    for process in processes:
+        while True:
+            try:
+                codes.append(process.wait())
+                break
+            except KeyboardInterrupt:
+                continue
+    return next((code for code in codes if code), 0)
 
 
 def drawable(videos: int) -> tuple[int, str | None]:
@@ -136,31 +152,32 @@ def main(values: dict[str, Any]) -> None:
         print(f"note: there will be no videos: {why_not}")
     folder = Path(config.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    parts, record = parts_of(config, videos), Record(folder)
-    stages = [record.begin(part) for part in parts]
-    for number, (part, stage) in enumerate(zip(parts, stages, strict=True), 1):
-        print(f"\n[{number}/{len(parts)}] {part.name}\n      {part.command}", flush=True)
-        if part.product.exists():
-            print(f"      done before, in {stage.seconds:.0f} s")
-            continue
-        started = time.perf_counter()
-        code = run(part)
-        record.add(stage, time.perf_counter() - started)
-        if code:
-            _stop(part, code)
-        print(f"      {record.stages[part.name].seconds:.0f} s", flush=True)
+    stages, record = stages_of(config, videos), Record(folder)
+    begun = {name: record.begin(name, parts) for name, parts in stages.items()}
+    for number, (name, parts) in enumerate(stages.items(), 1):
+        print(f"\n[{number}/{len(stages)}] {name}", *(part.command for part in parts), sep="\n      ", flush=True)
+        missing = [part for part in parts if not part.product.exists()]
+        if missing:
+            started = time.perf_counter()
+            code = run(missing)
+            record.add(begun[name], time.perf_counter() - started)
+            if code:
+                _stop(name, code)
+        else:
+            print("      done before", flush=True)
+        print(f"      {record.stages[name].seconds:.0f} s", flush=True)
     runs = read_runs([folder / policy for policy in config.policies])
     report = folder / "report.html"
-    done = [record.stages[part.name] for part in parts]
+    done = [record.stages[name] for name in stages]
     write_report(report, runs, stages=done, next_commands=config.next_commands, no_videos=why_not)
     print(f"\n{_summary(runs, done)}\n\nOpen {report} in a browser: curves, plots{', videos' if videos else ''}.")
 
 
-def _stop(part: Part, code: int) -> None:
+def _stop(name: str, code: int) -> None:
     number = -code if code < 0 else code - 128 if code > 128 else 0
     if number in (signal.SIGINT, signal.SIGTERM):
         raise TrainingInterrupted("the demo was interrupted: the same command goes on", number)
-    print(f"error: the stage '{part.name}' failed (exit code {code}), see above", file=sys.stderr)
+    print(f"error: the stage '{name}' failed (exit code {code}), see above", file=sys.stderr)
     sys.exit(code if code > 0 else 1)
 
 

@@ -61,10 +61,10 @@ class ReportedRun:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of what led to the report: its name, its command, and how long it took."""
+    """A part of what led to the report: its name, its commands, and how long they took together."""
 
     name: str
-    command: str
+    commands: tuple[str, ...]
     seconds: float
 
 

@@ -78,7 +78,7 @@ def test_the_page_holds_all_that_was_measured(tmp_path, run_folder):
             demo["obs/robot0_eef_quat"] = np.tile(np.float32((0, 0, 0, 1)), (9, 1))
     runs = read_runs([run_folder(objective, data=data) for objective in ("shortcut", "flow_matching")])
     path = tmp_path / "somewhere" / "report.html"
-    stages = [Stage("train & such", "python x", 30.0), Stage("roll out", "python y", 42.0)]
+    stages = [Stage("train & such", ("python x",), 30.0), Stage("roll out", ("python y",), 42.0)]
     write_report(path, runs, stages=stages, next_commands=["python scripts/other.py 'steps=[1]'"])
     page = Page(path.read_text())
     assert page.open == []
