@@ -101,9 +101,9 @@ def stages_of(config: DemoConfig, videos: int) -> dict[str, list[Part]]:
     stages = {"collect demonstrations": [Part(collect, data)], "train": train}
     for policy in config.policies:  # one after the other: they measure latencies
         words = (f"checkpoint={folder / policy}", f"steps=[{','.join(map(str, config.steps))}]")
-        words += (f"episodes={config.episodes}", f"videos={videos}", "latency_calls=50", "overwrite=true")
+        words += (f"episodes={config.episodes}", "num_envs=20", f"videos={videos}", "latency_calls=50")
         product = folder / policy / "evaluation" / "result.json"
-        stages[f"roll out: {policy_name(policy)}"] = [Part(("eval_policy.py", *words), product)]
+        stages[f"roll out: {policy_name(policy)}"] = [Part(("eval_policy.py", *words, "overwrite=true"), product)]
     return stages
 
 
