@@ -96,7 +96,8 @@ def stages_of(config: DemoConfig, videos: int) -> dict[str, list[Part]]:
     train = []
     for policy, values in config.policies.items():
         words = (f"task={config.task}", f"data.path={data}", f"network={config.network}", "trainer=cpu_short")
-        words += (f"trainer.steps={config.updates}", *values, f"output={folder / policy}")
+        words += (f"trainer.steps={config.updates}", f"validation.every={max(1, config.updates // 5)}")
+        words += (*values, f"output={folder / policy}")
         train.append(Part(("train_policy.py", *words), folder / policy / "finished.json"))
     stages = {"collect demonstrations": [Part(collect, data)], "train": train}
     for policy in config.policies:  # one after the other: they measure latencies

@@ -185,7 +185,8 @@ def main(values: dict[str, Any]) -> None:
                 for policy in policies
             ]
             scores[steps] = [evaluation.scores for evaluation in evaluations]
-            rows.append(make_row(steps, evaluations, latency_ms[steps]))
+            nfe = policies[0].objective.sampler(steps).evaluations
+            rows.append(make_row(steps, nfe, evaluations, latency_ms[steps]))
 
     hashes = [json.loads((path / "config.json").read_text())["sha256"][:16] for path in checkpoints]
     objective = policies[0].config.objective.name

@@ -117,7 +117,7 @@ def main(values: dict[str, Any]) -> None:
         versions={**installed_versions(), "robomimic": importlib.metadata.version("robomimic")},
         training=training,
         evaluation=EvaluationSettings(config.episodes, config.first_seed, "max reward", f"last, sha256 {hashes}"),
-        rows=(make_row(1, evaluations, latency_ms),),
+        rows=(make_row(1, 1, evaluations, latency_ms),),
     )
     for target in targets:
         write_result(target, result)

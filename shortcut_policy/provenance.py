@@ -14,8 +14,10 @@ PACKAGES = ("torch", "numpy", "gymnasium", "gym-pusht", "pymunk", "mujoco", "rob
 
 
 def current_command() -> str:
-    """The command line of this process."""
-    return f"python {shlex.join(sys.argv)}"
+    """The command line of this process, with the script as seen from the present folder where it lies below that."""
+    script, *words = sys.argv
+    below = os.path.relpath(script)
+    return f"python {shlex.join([script if below.startswith(os.pardir) else below, *words])}"
 
 
 def describe_hardware(device: torch.device) -> str:

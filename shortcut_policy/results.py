@@ -85,11 +85,12 @@ class Result:
     rows: tuple[Row, ...]
 
 
-def make_row(steps: int, evaluations: Sequence[Evaluation], latency_ms: np.ndarray) -> Row:
+def make_row(steps: int, nfe: int, evaluations: Sequence[Evaluation], latency_ms: np.ndarray) -> Row:
     """The figures of one number of steps over all training seeds.
 
     Args:
-        steps: sampling steps, each a network evaluation.
+        steps: sampling steps that were asked for.
+        nfe: network evaluations that the sampler made of them.
         evaluations: one for every training seed.
         latency_ms: (n,) of single calls.
     """
@@ -110,7 +111,7 @@ def make_row(steps: int, evaluations: Sequence[Evaluation], latency_ms: np.ndarr
     }
     return Row(
         steps=steps,
-        nfe=steps,
+        nfe=nfe,
         per_seed=tuple(round(float(np.mean(s)), 4) for s in scores),
         reruns=sum(len(evaluation.reruns) for evaluation in evaluations),
         **{name: round(float(value), 4) for name, value in figures.items()},

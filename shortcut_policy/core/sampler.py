@@ -36,6 +36,11 @@ class EulerSampler:
     preconditioning: Preconditioning = field(default_factory=Preconditioning)
     step_noises = 0
 
+    @property
+    def evaluations(self) -> int:
+        """One for each step."""
+        return len(self.steps)
+
     def __call__(self, predict: Predictor, noise: Tensor, step_noise: Tensor | None = None) -> Tensor:
         """Map noise (B, *S) to a sample (B, *S) with one network evaluation per step; there is no step noise."""
         s = self.preconditioning.velocity(predict)

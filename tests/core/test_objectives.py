@@ -5,7 +5,14 @@ from shortcut_policy.core.objectives.shortcut import Shortcut
 
 
 def test_objectives_are_found_by_name_and_their_phases_fill_the_training():
-    assert {"shortcut", "flow_matching"} <= set(objective_names())
+    assert objective_names() == (
+        "diffusion",
+        "flow_matching",
+        "minimum_iterative",
+        "progressive_self_distillation",
+        "regression",
+        "shortcut",
+    )
     assert objective_class("shortcut") is Shortcut
     for name in objective_names():
         assert sum(phase.steps for phase in objective_class(name)().phases(1000)) == 1000
@@ -13,5 +20,5 @@ def test_objectives_are_found_by_name_and_their_phases_fill_the_training():
 
 @pytest.mark.parametrize("name", ["os", "base", "Shortcut"])
 def test_unknown_names_are_quoted(name):
-    with pytest.raises(ValueError, match=f"'{name}': known are flow_matching, shortcut"):
+    with pytest.raises(ValueError, match=f"'{name}': known are diffusion, flow_matching, "):
         objective_class(name)

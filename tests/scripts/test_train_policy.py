@@ -4,13 +4,17 @@ import json
 import random
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from safetensors.torch import load_file
 
 from shortcut_policy import Policy
+
+OBJECTIVES = Path(__file__).parents[2] / "configs" / "objective"
 
 TINY = (
     "network.widths=[8,16]",
@@ -56,6 +60,21 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_weights_of_one_that_was_n
         assert one.keys() == two.keys()
         for key in one:
             assert one[key].equal(two[key]), f"{key} differs after a kill at step {moment}"
+
+
+@pytest.mark.parametrize("objective", [path.stem for path in sorted(OBJECTIVES.glob("*.yaml"))])
+def test_every_objective_trains_samples_and_is_measured(tmp_path, demonstrations, run_command, objective):
+    output = tmp_path / "run"
+    words = (f"data.path={demonstrations}", f"objective={objective}", "trainer.steps=2", *TINY, f"output={output}")
+    code, _, errors = run_command("train_policy", *words)
+    assert code == 0, errors
+    policy = Policy.from_pretrained(last(output))
+    observation = {key: torch.zeros(3, 2, dim) for key, dim in policy.config.observation_dims.items()}
+    for steps in (1, 4):
+        assert policy.sample(observation, steps).isfinite().all()
+        assert 1 <= policy.objective.sampler(steps).evaluations <= steps
+    measured = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"valid/loss", "valid/action_error_1_steps", "valid/action_error_2_steps"} <= measured.keys()
 
 
 def test_sigterm_saves_and_says_so(tmp_path, demonstrations, run_command, start_command):

@@ -126,6 +126,10 @@ class Sampler(Protocol):
     """Maps noise to samples with a fixed number of network evaluations."""
 
     @property
+    def evaluations(self) -> int:
+        """How many network evaluations it makes."""
+
+    @property
     def step_noises(self) -> int:
         """How many further draws of noise it uses on the way (re-noising, DDPM); 0 for an ODE."""
 
@@ -155,7 +159,7 @@ class Objective(Protocol):
         """The loss of every row, a pure function of its arguments; one student forward for all rows."""
 
     def sampler(self, num_steps: int) -> Sampler:
-        """The sampler that makes `num_steps` steps."""
+        """The sampler that makes `num_steps` steps, or fewer where the method has no more to make."""
 
 
 def mean_square(error: Tensor, mask: Tensor | None) -> Tensor:
