@@ -52,7 +52,8 @@ def _check_packages(project: Mapping[str, Any], constraints: Path) -> Iterator[F
 
 def _check_group(group: str, requirements: list[str], tested: Mapping[str, str]) -> Finding:
     """One finding on an extra's packages, or on the "needed" ones."""
-    install = "pip install -e ." if group == "needed" else f"pip install -e '.{group}'"
+    own = {"needed": "pip install -e .", "[robomimic]": "make .venv/.robomimic"}  # a part of robomimic is compiled
+    install = own.get(group, f"pip install -e '.{group}'")
     texts, wrong, missing = [], [], []
     for requirement in requirements:
         name = re.match(r"[\w.-]+", requirement)[0]

@@ -29,8 +29,7 @@ try:
     from robomimic.utils.file_utils import config_from_checkpoint, policy_from_checkpoint
 except ImportError as error:
     raise ImportError(
-        f"this needs robomimic ({error}): install it with `pip install -e .[robomimic]`, for which cmake and a C++ "
-        "compiler must be there"
+        f"this needs robomimic ({error}): `make .venv/.robomimic` installs it, for which there must be a C++ compiler"
     ) from error
 
 __all__ = ["RobomimicAgent", "RobomimicEnv", "RobomimicPolicy", "load_robomimic_policy"]
