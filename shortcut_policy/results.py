@@ -198,7 +198,7 @@ def comparison_table(results: Sequence[Result]) -> str:
         seeds = f"{len(training.seeds)} seeds x " if len(training.seeds) > 1 else ""
         lines.append(
             f"| {result.task} | {policy_name(result.objective)} | {' | '.join(cells)} | {latency} "
-            f"| {seeds}{training.steps:,} updates, {training.seconds / 60:.0f} min, {result.network} |"
+            f"| {seeds}{training.steps:,} updates, {result.network} |"
         )
     episodes = sorted({result.evaluation.episodes for result in results})
     first_seeds = sorted({result.evaluation.first_seed for result in results})

@@ -109,11 +109,9 @@ def test_several_policies_stand_in_one_table():
         "| task | policy | 1 | 4 | 16 | one step | training |",
         "|:---|:---|---:|---:|---:|---:|:---|",
         "| pusht | shortcut | **0.60** [0.51, 0.69] |  | **0.60** [0.51, 0.69] | 3.1 ms "
-        "| 2 seeds x 15,000 updates, 36 min, unet_small |",
-        "| lift | flow matching |  | **0.25** [0.51, 0.69] |  | 3.1 ms "
-        "| 2 seeds x 15,000 updates, 36 min, unet_small |",
-        "| pusht | BC-RNN-GMM | **0.60** [0.51, 0.69] |  | **0.60** [0.51, 0.69] | 3.1 ms "
-        "| 15,000 updates, 36 min, lstm |",
+        "| 2 seeds x 15,000 updates, unet_small |",
+        "| lift | flow matching |  | **0.25** [0.51, 0.69] |  | 3.1 ms | 2 seeds x 15,000 updates, unet_small |",
+        "| pusht | BC-RNN-GMM | **0.60** [0.51, 0.69] |  | **0.60** [0.51, 0.69] | 3.1 ms | 15,000 updates, lstm |",
     ]
     assert "100 episodes for every training seed, from seed 100000" in table[-1]
 
