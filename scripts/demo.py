@@ -165,6 +165,7 @@ def main(values: dict[str, Any]) -> None:
             if code:
                 _stop(name, code)
         else:
+            record.add(begun[name], 0.0)
             print("      done before", flush=True)
         print(f"      {record.stages[name].seconds:.0f} s", flush=True)
     runs = read_runs([folder / policy for policy in config.policies])

@@ -127,8 +127,15 @@ def checkpoint_label(path: Path) -> str:
 
 
 def film(policy: Policy, environment: EnvironmentConfig, config: EvalConfig, folder: Path) -> None:
-    """Roll out the episodes of the videos by themselves, in environments that can draw: the scores need no GL."""
+    """Roll out the episodes of the videos by themselves, in environments that can draw: the scores need no GL.
+
+    They take the place of those of an earlier evaluation.
+    """
+    for old in folder.glob("seed*_*steps_score*.mp4"):
+        old.unlink()
     seeds = config.record
+    if not seeds:
+        return
     with open_rollouts(environment, len(seeds), filmed=True) as environments:
         for steps in tqdm(config.steps, desc="filming", unit="step count"):
             evaluation = roll_out(
@@ -164,8 +171,7 @@ def main(values: dict[str, Any]) -> None:
     training = describe_training(checkpoints, policies)
     environment = from_mapping(EnvironmentConfig, environment_values(metadata, config.workers), "environment.")
 
-    if config.record:
-        film(policies[0], environment, config, output / "videos")
+    film(policies[0], environment, config, output / "videos")
     rows, scores = [], {}
     latency_ms = sampling_latency_ms(policies[0], config.steps, config.latency_calls)
     with (

@@ -73,6 +73,11 @@ def test_the_demo_goes_on_after_an_interruption_and_ends_with_a_report(tmp_path,
     before = (folder / "stages.json").read_bytes()
     code, out, _ = run_command("demo", *words_of(folder))
     assert (code, out.count("done before")) == (0, 4)
+    assert (folder / "stages.json").read_bytes() == before
+    (folder / "stages.json").unlink()  # killed between a product and its record
+    code, out, _ = run_command("demo", *words_of(folder))
+    assert (code, out.count("done before")) == (0, 4)
+    (folder / "stages.json").write_bytes(before)
     code, _, errors = run_command("demo", *words_of(folder), "updates=4")
     assert code == 2
     assert "holds another demo" in errors

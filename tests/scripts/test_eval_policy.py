@@ -52,6 +52,10 @@ def test_result_table_plot_and_videos(tmp_path, run_folder, run_command):
     repeated = read_result(tmp_path / "again" / "result.json")
     assert [row.per_seed for row in repeated.rows] == [row.per_seed for row in result.rows]
 
+    over = run_command("eval_policy", *words[:-1], "overwrite=true", "video_seeds=[100001]")
+    assert over[0] == 0
+    assert {path.name[:10] for path in (folder / "videos").iterdir()} == {"seed100001"}, "older videos are gone"
+
     # older checkpoints recorded whether there are workers, not how many
     config = (run_folder / "checkpoints" / "last").resolve() / "config.json"
     document = json.loads(config.read_text())

@@ -126,7 +126,7 @@ def test_rollouts_during_the_training(tmp_path, demonstrations, run_command):
     ("words", "quoted"),
     [
         (["task=pushT"], "'task/pushT': known are can, lift, pusht"),
-        (["objective=shortcuts"], "'objective/shortcuts': known are flow_matching, shortcut"),
+        (["objective=shortcuts"], "'objective/shortcuts': known are diffusion, flow_matching, "),
         (["trainer.stepz=1"], "trainer.stepz"),
         (["trainer.steps=many"], "'many'"),
         (["trainer.batch_size=0"], "0"),

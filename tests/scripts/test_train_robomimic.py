@@ -135,5 +135,5 @@ def test_without_robomimic_the_extra_is_named(monkeypatch, train, run_command, n
     monkeypatch.delitem(sys.modules, "shortcut_policy.robomimic_adapter", raising=False)
     code, _, errors = run_command(name, *(["checkpoint=x"] if name.startswith("eval") else []))
     assert (code, errors.count("\n")) == (2, 1)
-    assert "pip install -e .[robomimic]" in errors
-    assert "cmake" in errors
+    assert "`make .venv/.robomimic` installs it" in errors
+    assert "C++ compiler" in errors
