@@ -11,8 +11,8 @@ remainder, in units of V^-1/2:
 
     s(x, t, d) = c_skip x + V^-1/2 F(V^-1/2 x, t, d)
 
-At t = 0 that is s = -x_0 + F: one step lands at x_0 + s = F, which the network gives as smooth as the data are. A
-network that must itself give -x_0 lets a share of the noise through, and the more so the smaller it is.
+At t = 0 that is s = -x_0 + F: one step lands at x_0 + s = F. A network that must itself give -x_0 leaves a share of
+the noise in the sample wherever it gives it inexactly; F depends on the noise only as far as it has learned to.
 
 sigma is the spread of the data *that the condition leaves open*: what an observation says of the next actions is known
 when x_t is still noise. The smaller it is, the longer the network predicts the data (sigma = 0: c_skip = -1/(1 - t)).
