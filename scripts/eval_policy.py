@@ -21,6 +21,7 @@ from shortcut_policy.experiment_config import EnvironmentConfig
 from shortcut_policy.plots import score_and_latency
 from shortcut_policy.policy import Policy
 from shortcut_policy.policy_config import Component
+from shortcut_policy.pretrained import find_checkpoint
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware, installed_versions
 from shortcut_policy.realtime.latency import sampling_latency_ms
 from shortcut_policy.results import (
@@ -75,12 +76,6 @@ class EvalConfig:
         if self.video_seeds is not None:
             return self.video_seeds
         return tuple(range(self.first_seed, self.first_seed + min(self.videos, self.episodes)))
-
-
-def find_checkpoint(path: str) -> Path:
-    """The checkpoint that a path means: itself, or the last one of a run."""
-    last = Path(path) / "checkpoints" / "last"
-    return (last if last.exists() else Path(path)).resolve()
 
 
 def preset_name(group: str, component: Component) -> str:

@@ -22,6 +22,7 @@ from shortcut_policy.data.windows import make_windows
 from shortcut_policy.data.zarr_replay import read_zarr
 from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, ExperimentConfig
 from shortcut_policy.policy import Policy
+from shortcut_policy.pretrained import find_checkpoint
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware
 from shortcut_policy.training.distributed import Processes, join_processes
 from shortcut_policy.training.loop import Hook, Trainer
@@ -210,9 +211,32 @@ def _make_trainer(
         output=config.folder,
         save_model=lambda folder, network: policy.with_network(network).save_pretrained(folder),
         hooks=hooks,
+        teacher=None if config.teacher is None else read_teacher(config.teacher, policy),
         processes=processes,
         run_config=to_mapping(config),
     )
+
+
+def read_teacher(path: str, student: Policy) -> nn.Module:
+    """The network of a trained flow, for a student that distils it.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, it is no flow, or it does not see what the student sees.
+    """
+    teacher = Policy.from_pretrained(find_checkpoint(path), student.device)
+    mine, theirs = to_mapping(student.config), to_mapping(teacher.config)
+    if teacher.config.objective.name != "flow_matching":
+        raise ValueError(f"teacher={path} was trained by {teacher.config.objective.name}: it must be flow_matching")
+    for name in sorted(mine.keys() - {"objective", "metadata", "action_steps"}):
+        if mine[name] != theirs[name]:
+            raise ValueError(f"teacher={path} has {name} {theirs[name]}, and the student {mine[name]}: they must agree")
+    sigmas = [policy.config.objective.options.get("sigma_data") for policy in (teacher, student)]
+    if sigmas[0] != sigmas[1]:
+        raise ValueError(f"teacher={path} has sigma_data {sigmas[0]}, and objective.sigma_data is {sigmas[1]}")
+    normalizers = [policy.normalizer.state_dict() for policy in (teacher, student)]
+    if any(not torch.equal(value, normalizers[1][name]) for name, value in normalizers[0].items()):
+        raise ValueError(f"teacher={path} was trained on other data: its normalizer differs")
+    return teacher.network
 
 
 def _batches(config: ExperimentConfig, episodes: Episodes, device: torch.device) -> WindowBatches:

@@ -135,6 +135,7 @@ class ExperimentConfig:
         task: its name.
         data, policy, network, objective, trainer: the parts.
         environment: for rollouts; null for data without one.
+        teacher: checkpoint of a flow that the objective distils instead of training one; null: none.
         output: folder of the run; null: outputs/{task}_{objective}_{seed}.
         device: "auto", "cpu", "cuda", ...
     """
@@ -148,6 +149,7 @@ class ExperimentConfig:
     environment: EnvironmentConfig | None = None
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    teacher: str | None = None
     output: str | None = None
     device: str = "auto"
 

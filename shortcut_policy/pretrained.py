@@ -31,6 +31,12 @@ class Pretrained:
     sha256: str
 
 
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint folder that a path means: itself, or the last one of a run."""
+    last = Path(path) / "checkpoints" / "last"
+    return (last if last.exists() else Path(path)).resolve()
+
+
 def write_pretrained(folder: Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write `config.json` and `model.safetensors` into `folder`, which is created where it is missing.
 

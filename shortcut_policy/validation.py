@@ -15,12 +15,12 @@ from shortcut_policy.policy import Policy
 def held_out_loss(policy: Policy, batches: WindowBatches, windows: int, seed: int = 0) -> dict[str, float]:
     """The objective's loss and metrics over `windows` windows, on draws that are the same at every call.
 
-    There is one draw, of which every batch takes its rows: however small the last batch is, all levels are measured.
-    The policy's own network stands for student, target and teacher alike.
+    There is one draw, that of the training's end, of which every batch takes its rows: however small the last batch
+    is, all levels are measured. The policy's own network stands for student, target and teacher alike.
     """
     generator = torch.Generator(policy.device).manual_seed(seed)
     count = min(windows, batches.num_windows)
-    draw = policy.objective.draw(torch.Size((count, *policy.chunk_shape)), 0.0, generator)
+    draw = policy.objective.draw(torch.Size((count, *policy.chunk_shape)), 1.0, generator)
     sums: dict[str, Mean] = {}
     first = 0
     for rows in batches.sequential(windows):

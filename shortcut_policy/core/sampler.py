@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from shortcut_policy.core.interpolant import Interpolant, expand_rows
 from shortcut_policy.core.network import Predictor
 from shortcut_policy.core.preconditioning import Preconditioning
 
@@ -50,4 +51,46 @@ class EulerSampler:
             t = torch.full((rows,), step.t, device=noise.device)
             d = torch.full((rows,), step.d, device=noise.device)
             x = x + step.size * s(x, t, d).to(x.dtype)
+        return x
+
+
+def end_point(velocity: Predictor, x: Tensor, t: Tensor) -> Tensor:
+    """f(x, t) = x + (1 - t) s(x, t, 0): where the whole rest of the path, made in one step, ends (B, *S).
+
+    The consistency function of arXiv 2303.01469 on the straight path; f(x, 1) = x, whatever the network says.
+    """
+    return x + expand_rows(1.0 - t, x) * velocity(x, t, torch.zeros_like(t)).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class ConsistencySampler:
+    """x_1 <- f(x_t, t), and noised again up to the next time (arXiv 2303.01469, algorithm 1, on the straight path).
+
+    Attributes:
+        times: at which f is asked, the first is 0.
+        preconditioning: makes the velocity in f of what the network predicts.
+    """
+
+    times: Sequence[float]
+    preconditioning: Preconditioning = field(default_factory=Preconditioning)
+
+    @property
+    def evaluations(self) -> int:
+        """One for each time."""
+        return len(self.times)
+
+    @property
+    def step_noises(self) -> int:
+        """One for each time but the first."""
+        return len(self.times) - 1
+
+    def __call__(self, predict: Predictor, noise: Tensor, step_noise: Tensor | None = None) -> Tensor:
+        """Map noise (B, *S) and, with more than one step, step noise (steps - 1, B, *S) to a sample (B, *S)."""
+        s = self.preconditioning.velocity(predict)
+        x, zero = noise, noise.new_zeros(len(noise))
+        for number, time in enumerate(self.times):
+            if number > 0:
+                assert step_noise is not None
+                x = Interpolant().point(step_noise[number - 1], x, zero + time)
+            x = end_point(s, x, zero + time)
         return x

@@ -26,8 +26,8 @@ class SinusoidalEmbedding(nn.Module):
         self.register_buffer("frequencies", scale * frequencies, persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Embed values (B,): (B, dim) float32."""
-        angles = values.float()[:, None] * self.frequencies
+        """Embed values (B,): (B, dim) in float32, or in float64 for such values."""
+        angles = values.to(torch.promote_types(values.dtype, torch.float32))[:, None] * self.frequencies
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 

@@ -65,8 +65,12 @@ class Trainer:
         output: folder of the run.
         save_model: (folder, evaluation EMA) writes what inference needs.
         hooks: what is measured on the way.
+        teacher: a network of the same shape, for an objective that distils one and trains none itself.
         processes: those that train together; by default this one alone, on the network's device.
         run_config: all that makes the run what it is, to be compared when it is resumed.
+
+    Raises:
+        ValueError: batch size, teacher or compilation do not fit; the message says what to do.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Trainer:
         output: str | Path,
         save_model: Callable[[Path, nn.Module], None],
         hooks: Sequence[Hook] = (),
+        teacher: nn.Module | None = None,
         processes: Processes | None = None,
         run_config: Mapping[str, Any] | None = None,
     ) -> None:
@@ -93,10 +98,12 @@ class Trainer:
         self._run_config = run_config or {"trainer": to_mapping(config), "objective": repr(objective)}
         self._phases = objective.phases(config.steps)
         needs = frozenset().union(*(phase.objective.needs for phase in self._phases))
-        self._initial = copy.deepcopy(network) if any(phase.restart for phase in self._phases) else None
+        self._initial = copy.deepcopy(network) if any(p.student == "initial" for p in self._phases) else None
         self._ema = Ema(network, config.ema)
         self._target = self._target_ema(network) if "target_ema" in needs else None
-        self._teacher = copy.deepcopy(network).eval().requires_grad_(False) if "teacher" in needs else None
+        self._teacher = self._frozen_teacher(teacher) if "teacher" in needs or teacher is not None else None
+        if config.compile and "jvp" in needs:
+            raise ValueError("the objective differentiates the network in forward mode: say trainer.compile=false")
         self._optimizer = make_optimizer(network, config)
         self._generator = torch.Generator(self.processes.device)
         self._loss_module = self._wrap()
@@ -275,12 +282,35 @@ class Trainer:
         if phase.teacher != "keep" and self._teacher is not None:
             source = self._ema.module if phase.teacher == "ema" else self.network
             self._teacher.load_state_dict(source.state_dict())
-        if phase.restart and self._initial is not None:
-            self.network.load_state_dict(self._initial.state_dict())
+        if phase.student != "keep":
+            source = self._initial if phase.student == "initial" else self._teacher
+            assert source is not None
+            weights = source.state_dict()
+            self.network.load_state_dict(weights)
             self._optimizer = make_optimizer(self.network, self.config)
             for average in self._averages():
-                average.module.load_state_dict(self._initial.state_dict())
+                average.module.load_state_dict(weights)
                 average.updates = 0
+
+    def _frozen_teacher(self, given: nn.Module | None) -> nn.Module:
+        """The teacher as the first phase finds it, which is given if and only if no phase makes it."""
+        using = (p for p in self._phases if p.teacher != "keep" or "teacher" in p.objective.needs)
+        first = next(using, None)
+        if first is None or first.teacher != "keep":
+            if given is not None:
+                raise ValueError(
+                    "a teacher was given to an objective that "
+                    + ("needs none" if first is None else "trains one: say objective.teacher_fraction=0")
+                )
+        elif given is None:
+            raise ValueError(
+                "the objective needs a teacher and trains none: give one (teacher=CHECKPOINT), or a share of the "
+                "updates in which one is trained (objective.teacher_fraction=0.5)"
+            )
+        teacher = copy.deepcopy(self.network).eval().requires_grad_(False)
+        if given is not None:
+            teacher.load_state_dict(given.state_dict())
+        return teacher
 
     def _target_ema(self, network: nn.Module) -> Ema:
         """The EMA for bootstrap targets: with equal settings both averages are the same, and one copy serves."""

@@ -6,10 +6,16 @@ from shortcut_policy.core.objectives.shortcut import Shortcut
 
 def test_objectives_are_found_by_name_and_their_phases_fill_the_training():
     assert objective_names() == (
+        "consistency_distillation",
+        "consistency_training",
         "diffusion",
         "flow_matching",
+        "live_reflow",
+        "mean_flow",
         "minimum_iterative",
+        "progressive_distillation",
         "progressive_self_distillation",
+        "reflow",
         "regression",
         "shortcut",
     )
@@ -20,5 +26,5 @@ def test_objectives_are_found_by_name_and_their_phases_fill_the_training():
 
 @pytest.mark.parametrize("name", ["os", "base", "Shortcut"])
 def test_unknown_names_are_quoted(name):
-    with pytest.raises(ValueError, match=f"'{name}': known are diffusion, flow_matching, "):
+    with pytest.raises(ValueError, match=f"'{name}': known are consistency_distillation, consistency_training, "):
         objective_class(name)

@@ -16,9 +16,12 @@ def sinusoids(values, dim, scale=1.0, max_period=10_000.0):
 )
 def test_sinusoids_follow_the_formula(dim, scale, max_period):
     values = np.linspace(0, 1, 129)
-    embedded = SinusoidalEmbedding(dim, scale, max_period)(torch.from_numpy(values))
-    assert embedded.dtype == torch.float32
-    torch.testing.assert_close(embedded.double(), sinusoids(values, dim, scale, max_period), rtol=0, atol=2e-5)
+    for given in (torch.float64, torch.float32, torch.bfloat16):
+        rounded = torch.from_numpy(values).to(given)
+        embedded = SinusoidalEmbedding(dim, scale, max_period)(rounded)
+        assert embedded.dtype == torch.promote_types(given, torch.float32)
+        wanted = sinusoids(rounded.double().numpy(), dim, scale, max_period)
+        torch.testing.assert_close(embedded.double(), wanted, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("dim", [0, -2, 7])

@@ -65,7 +65,7 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_weights_of_one_that_was_n
 @pytest.mark.parametrize("objective", [path.stem for path in sorted(OBJECTIVES.glob("*.yaml"))])
 def test_every_objective_trains_samples_and_is_measured(tmp_path, demonstrations, run_command, objective):
     output = tmp_path / "run"
-    words = (f"data.path={demonstrations}", f"objective={objective}", "trainer.steps=2", *TINY, f"output={output}")
+    words = (f"data.path={demonstrations}", f"objective={objective}", "trainer.steps=20", *TINY, f"output={output}")
     code, _, errors = run_command("train_policy", *words)
     assert code == 0, errors
     policy = Policy.from_pretrained(last(output))
@@ -75,6 +75,36 @@ def test_every_objective_trains_samples_and_is_measured(tmp_path, demonstrations
         assert 1 <= policy.objective.sampler(steps).evaluations <= steps
     measured = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"valid/loss", "valid/action_error_1_steps", "valid/action_error_2_steps"} <= measured.keys()
+
+
+def test_a_trained_flow_is_distilled(tmp_path, demonstrations, run_command):
+    flow, output, data = tmp_path / "flow", tmp_path / "run", f"data.path={demonstrations}"
+    tiny = [*TINY, "trainer.steps=4"]
+    assert run_command("train_policy", data, "objective=flow_matching", *tiny, f"output={flow}")[0] == 0
+    words = [data, "objective=consistency_distillation", "objective.teacher_fraction=0", f"teacher={flow}", *tiny]
+    code, _, errors = run_command("train_policy", *words, f"output={output}")
+    assert code == 0, errors
+    made, given = (load_file(last(path) / "training_state" / "tensors.safetensors") for path in (output, flow))
+    names = [name.removeprefix("ema/") for name in given if name.startswith("ema/")]
+    assert all(torch.equal(made[f"teacher/{name}"], given[f"ema/{name}"]) for name in names)
+
+    for change, quoted in (
+        ("objective.sigma_data=0.1", "has sigma_data None, and objective.sigma_data is 0.1"),
+        ("policy.horizon=8", "has horizon 16, and the student 8"),
+        ("data.valid_fraction=0.5", "was trained on other data: its normalizer differs"),
+        (f"teacher={output}", "was trained by consistency_distillation: it must be flow_matching"),
+        ("teacher=null", "the objective needs a teacher and trains none"),
+        ("objective.teacher_fraction=0.5", "say objective.teacher_fraction=0"),
+        ("objective=regression", "an objective that needs none"),
+    ):
+        kept = [w for w in words if w.partition("=")[0] != change.partition("=")[0]]
+        if change == "objective=regression":
+            kept.remove("objective.teacher_fraction=0")
+        code, _, errors = run_command("train_policy", *kept, change, f"output={tmp_path / 'other'}")
+        assert code == 2
+        assert quoted in errors
+        assert errors.count("\n") == 1
+        assert not (tmp_path / "other").exists()
 
 
 def test_sigterm_saves_and_says_so(tmp_path, demonstrations, run_command, start_command):
@@ -126,7 +156,7 @@ def test_rollouts_during_the_training(tmp_path, demonstrations, run_command):
     ("words", "quoted"),
     [
         (["task=pushT"], "'task/pushT': known are can, lift, pusht"),
-        (["objective=shortcuts"], "'objective/shortcuts': known are diffusion, flow_matching, "),
+        (["objective=shortcuts"], "'objective/shortcuts': known are consistency_distillation, consistency_training, "),
         (["trainer.stepz=1"], "trainer.stepz"),
         (["trainer.steps=many"], "'many'"),
         (["trainer.batch_size=0"], "0"),

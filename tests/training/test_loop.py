@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from toy import make_trainer, toy_batches
 
 from shortcut_policy.core.objectives.base import Batch, Loss, Networks, Phase, mean_square
+from shortcut_policy.core.objectives.consistency_distillation import ConsistencyDistillation
 from shortcut_policy.core.objectives.flow_matching import FlowMatching
+from shortcut_policy.core.objectives.mean_flow import MeanFlow
 from shortcut_policy.core.objectives.shortcut import Shortcut
 from shortcut_policy.training.config import EmaConfig, TrainerConfig
 from shortcut_policy.training.interruption import TrainingInterrupted
@@ -235,7 +237,7 @@ class Distill(FlowMatching):
 
     def phases(self, total_steps):
         first = total_steps // 2
-        return Phase("flow", first, FlowMatching()), Phase("distill", total_steps - first, self, "ema", restart=True)
+        return Phase("flow", first, FlowMatching()), Phase("distill", total_steps - first, self, "ema", "initial")
 
     def loss(self, nets: Networks, batch, draw):
         with torch.no_grad():
@@ -262,6 +264,33 @@ def test_a_two_phase_method_gets_its_teacher_and_a_fresh_student(tmp_path):
     assert_same(whole, state(tmp_path / "broken"))
     progress = json.loads((tmp_path / "whole/checkpoints/last/training_state/progress.json").read_text())
     assert progress["ema_updates"] == [10], "the averages began afresh with the student"
+
+
+def test_a_teacher_is_given_where_none_is_trained(tmp_path):
+    objective = ConsistencyDistillation(base_steps=4, teacher_fraction=0.0)
+    teacher = make_trainer(tmp_path / "flow", 10, objective=FlowMatching())
+    teacher.run()
+    make_trainer(tmp_path / "first", 1, objective=objective, teacher=teacher.ema_network, learning_rate=1e-12).run()
+    flow, first = state(tmp_path / "flow"), state(tmp_path / "first")
+    for key, value in first.items():
+        part, _, name = key.partition("/")
+        if part == "teacher":
+            assert torch.equal(value, flow[f"ema/{name}"])
+        elif part == "network":
+            torch.testing.assert_close(value, flow[f"ema/{name}"], rtol=0, atol=1e-9, msg="the student begins as it")
+
+    with pytest.raises(ValueError, match=r"needs a teacher and trains none: give one \(teacher=CHECKPOINT\)"):
+        make_trainer(tmp_path / "none", 10, objective=objective)
+    trains_one = ConsistencyDistillation(base_steps=4, teacher_fraction=0.5)
+    with pytest.raises(ValueError, match=r"trains one: say objective\.teacher_fraction=0"):
+        make_trainer(tmp_path / "two", 10, objective=trains_one, teacher=teacher.ema_network)
+    with pytest.raises(ValueError, match="an objective that needs none"):
+        make_trainer(tmp_path / "needless", 10, objective=FlowMatching(), teacher=teacher.ema_network)
+
+
+def test_forward_derivatives_of_a_compiled_network_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"say trainer\.compile=false"):
+        make_trainer(tmp_path, 10, objective=MeanFlow(), compile=True)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def make_trainer(output, steps=20, *, objective=None, batches=None, dropout=0.1,
     """A trainer of the toy network with seed 0."""
     torch.manual_seed(0)
     network = ToyNetwork(dropout)
+    beside = ("hooks", "teacher", "processes")
     config = TrainerConfig(
         **{
             "steps": steps,
@@ -55,7 +56,7 @@ def make_trainer(output, steps=20, *, objective=None, batches=None, dropout=0.1,
             "target_ema": EmaConfig(0.9),
             "progress": False,
         }
-        | {key: value for key, value in options.items() if key not in ("hooks", "processes")}
+        | {key: value for key, value in options.items() if key not in beside}
     )
     return Trainer(
         network,
@@ -64,7 +65,7 @@ def make_trainer(output, steps=20, *, objective=None, batches=None, dropout=0.1,
         config,
         output=output,
         save_model=lambda folder, network: save_file(network.state_dict(), folder / "model.safetensors"),
-        **{key: value for key, value in options.items() if key in ("hooks", "processes")},
+        **{key: value for key, value in options.items() if key in beside},
     )
 
 

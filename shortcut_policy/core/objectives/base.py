@@ -111,15 +111,16 @@ class Phase:
         steps: number of updates.
         objective: what is minimised in this phase (a two-phase method trains its teacher with another objective).
         teacher: what the frozen teacher becomes when the phase begins: the evaluation EMA, the student, or
-            "keep" for what it was.
-        restart: whether the student begins afresh from its initial weights.
+            "keep" for what it was (in the first phase: what the trainer was given).
+        student: what the student becomes then: its "initial" weights or the "teacher"'s, either with a fresh optimizer
+            and fresh EMAs, or "keep" for what it was.
     """
 
     name: str
     steps: int
     objective: "Objective"
     teacher: Literal["keep", "ema", "student"] = "keep"
-    restart: bool = False
+    student: Literal["keep", "initial", "teacher"] = "keep"
 
 
 class Sampler(Protocol):
@@ -151,7 +152,7 @@ class Objective(Protocol):
         """Draw what is random for a global batch of data shape (B, *S).
 
         Args:
-            progress: share of the phase that is done, in [0, 1), for schedules over the training.
+            progress: share of the phase that is done, in [0, 1], for schedules over the training.
             generator: the only source of randomness; the draw lies on its device.
         """
 
