@@ -4,10 +4,7 @@ Every stage is one of the other commands, shown as it could be typed. What is in
 """
 
 import json
-import os
-import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from command_parts import Part, run
 from hydra_command import command
 
 from envs.rendering import choose_backend
 from shortcut_policy.config import from_mapping, to_mapping
 from shortcut_policy.report import ReportedRun, Stage, read_runs, write_report
-from shortcut_policy.results import comparison_table, policy_name
+from shortcut_policy.result_tables import comparison_table, policy_name
 from shortcut_policy.training.interruption import TrainingInterrupted
 from shortcut_policy.training.run_folder import write_json
 
@@ -45,19 +43,6 @@ class DemoConfig:
     def __post_init__(self) -> None:
         if not self.policies:
             raise ValueError("policies={} leaves nothing to train: name at least one")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A command to be run: its words, and the file that is there when it is complete."""
-
-    words: tuple[str, ...]
-    product: Path
-
-    @property
-    def command(self) -> str:
-        """As it could be typed."""
-        return f"python scripts/{shlex.join(self.words)}"
 
 
 class Record:
@@ -106,31 +91,6 @@ def stages_of(config: DemoConfig, videos: int) -> dict[str, list[Part]]:
         product = folder / policy / "evaluation" / "result.json"
         stages[f"roll out: {policy_name(policy)}"] = [Part(("eval_policy.py", *words, "overwrite=true"), product)]
     return stages
-
-
-def run(parts: Sequence[Part]) -> int:
-    """Run commands at the same time, to their ends: the first exit code that is not 0, or 0.
-
-    Small networks gain little from a second core: side by side, two trainings take hardly longer than one. Ctrl-C
-    reaches the commands by itself, and they may save what they have.
-    """
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(parts)))} if len(parts) > 1 else {}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPTS / part.words[0]), *part.words[1:]],
-            env={**os.environ, **threads, "TQDM_POSITION": str(line)},  # each progress bar on a line of its own
-        )
-        for line, part in enumerate(parts)
-    ]
-    codes = []
-    for process in processes:
-        while True:
-            try:
-                codes.append(process.wait())
-                break
-            except KeyboardInterrupt:
-                continue
-    return next((code for code in codes if code), 0)
 
 
 def drawable(videos: int) -> tuple[int, str | None]:

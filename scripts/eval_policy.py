@@ -18,21 +18,15 @@ from tqdm import tqdm
 from shortcut_policy.config import from_mapping, to_mapping
 from shortcut_policy.experiment import open_rollouts, roll_out
 from shortcut_policy.experiment_config import EnvironmentConfig
+from shortcut_policy.objective_cost import evaluations_per_row
 from shortcut_policy.plots import score_and_latency
 from shortcut_policy.policy import Policy
 from shortcut_policy.policy_config import Component
 from shortcut_policy.pretrained import find_checkpoint
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware, installed_versions
 from shortcut_policy.realtime.latency import sampling_latency_ms
-from shortcut_policy.results import (
-    EvaluationSettings,
-    Result,
-    Training,
-    make_row,
-    markdown_table,
-    result_paths,
-    write_result,
-)
+from shortcut_policy.result_tables import markdown_table
+from shortcut_policy.results import EvaluationSettings, Result, Training, make_row, result_paths, write_result
 from shortcut_policy.statistics import paired_difference_interval
 from shortcut_policy.training.distributed import join_processes
 from shortcut_policy.video import write_mp4
@@ -106,6 +100,9 @@ def describe_training(checkpoints: list[Path], policies: list[Policy]) -> Traini
         commit=records[0]["commit"],
         hardware=records[0]["hardware"],
         options={"trainer": trainers[0], **to_mapping(replace(policies[0].config, metadata={}))},
+        evaluations_per_row=round(
+            evaluations_per_row(policies[0].objective, progress[0]["step"], trainers[0]["batch_size"]), 3
+        ),
     )
 
 

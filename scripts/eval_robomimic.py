@@ -20,7 +20,8 @@ from shortcut_policy.config import from_mapping
 from shortcut_policy.evaluation import Agent, evaluate_in
 from shortcut_policy.experiment import SLOTS, open_rollouts
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware, installed_versions
-from shortcut_policy.results import EvaluationSettings, Result, make_row, markdown_table, result_paths, write_result
+from shortcut_policy.result_tables import markdown_table
+from shortcut_policy.results import EvaluationSettings, Result, make_row, result_paths, write_result
 from shortcut_policy.robomimic_run import RobomimicRun, training_of_all
 from shortcut_policy.training.distributed import join_processes
 

@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -43,6 +44,11 @@ def command(config_name: str) -> Callable[[Callable[[dict[str, Any]], None]], Ca
         @functools.wraps(function)
         def main() -> None:
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let Hydra's own exceptions through to here
+            if {"--multirun", "-m"} & set(
+                sys.argv
+            ):  # a launcher's jobs unpickle the function in processes of their own
+                found = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+                os.environ["PYTHONPATH"] = os.pathsep.join(found)
             try:
                 composed()
             except (HydraException, OmegaConfBaseException) as error:

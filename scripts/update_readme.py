@@ -2,8 +2,8 @@
 
 A table stands between `<!-- result: NAME -->` and `<!-- end -->`, several results in one table between
 `<!-- comparison FIGURE: NAME NAME ... -->` and `<!-- end -->`; their pictures are docs/figures/NAME.png and FIGURE.png.
-A table of the experts stands between `<!-- experts: NAME -->` and `<!-- end -->`, an example between
-`<!-- file: PATH -->` and `<!-- end -->`.
+The other blocks end alike: `objectives FIGURE: NAME NAME ...` for objectives with one budget, with cost and commands,
+`mixture FIGURE: NAME NAME ...` for those on the mixture of Gaussians, `experts: NAME`, and `file: PATH` for an example.
 """
 
 import re
@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 
 from shortcut_policy.expert_results import expert_table, read_expert_results
-from shortcut_policy.plots import comparison, score_and_latency
-from shortcut_policy.results import comparison_table, markdown_table, policy_name, read_result
+from shortcut_policy.mixture_results import mixture_table, read_mixture_result
+from shortcut_policy.plots import comparison, mixture_samples, score_and_latency
+from shortcut_policy.result_tables import commands_list, comparison_table, markdown_table, objective_table, policy_name
+from shortcut_policy.results import read_result
 
 ROOT = Path(__file__).parents[1]
-KIND = r"(?P<kind>result|comparison (?P<figure>\S+)|experts|file)"
+KIND = r"(?P<kind>result|comparison|objectives|mixture|experts|file)(?: (?P<figure>\S+))?"
 BLOCK = re.compile(
     rf"(?P<head><!-- {KIND}: (?P<names>[^>]+) -->\n).*?(?P<foot><!-- end -->)",
     re.DOTALL,
@@ -32,6 +34,33 @@ def figure_of(block: re.Match[str]) -> str:
     return block["figure"] or block["names"]
 
 
+def table_of(block: re.Match[str], root: Path = ROOT) -> tuple[str, str]:
+    """The table of results in Markdown, and the caption of its picture."""
+    sources = sources_of(block, root)
+    if block["kind"] == "mixture":
+        return mixture_table([read_mixture_result(path) for path in sources]), "samples by objective and steps"
+    results = [read_result(path) for path in sources]
+    if block["kind"] == "objectives":
+        return f"{objective_table(results)}\n\n{commands_list(results)}", "score against steps and latency"
+    if block["kind"] == "comparison":
+        return comparison_table(results), "success against steps and latency"
+    return markdown_table(*results), "score and latency"
+
+
+def picture_of(block: re.Match[str]) -> bytes:
+    """The picture of results, as PNG."""
+    sources = sources_of(block)
+    if block["kind"] == "mixture":
+        return mixture_samples([read_mixture_result(path) for path in sources], sources=sources)
+    results = [read_result(path) for path in sources]
+    if block["kind"] == "objectives":
+        named = {policy_name(result.objective): result for result in results}
+        return comparison(named, sources, figure_of_merit="score")
+    if block["kind"] == "comparison":
+        return comparison({f"{r.task}, {policy_name(r.objective)}": r for r in results}, sources)
+    return score_and_latency(*results, sources)
+
+
 def render(readme: str, root: Path = ROOT) -> str:
     """The README with every block generated anew."""
 
@@ -42,11 +71,7 @@ def render(readme: str, root: Path = ROOT) -> str:
             (source,) = sources_of(block, root)
             body = expert_table(read_expert_results(source).rows)
         else:
-            results = [read_result(path) for path in sources_of(block, root)]
-            if block["figure"]:
-                table, caption = comparison_table(results), "success against steps and latency"
-            else:
-                table, caption = markdown_table(*results), "score and latency"
+            table, caption = table_of(block, root)
             body = f"{table}\n\n![{caption}](docs/figures/{figure_of(block)}.png)"
         return f"{block['head']}{body}\n{block['foot']}"
 
@@ -58,16 +83,8 @@ def main() -> None:
     readme = ROOT / "README.md"
     text = render(readme.read_text())
     for block in BLOCK.finditer(text):
-        if block["kind"] in ("experts", "file"):
-            continue
-        sources = sources_of(block)
-        results = [read_result(path) for path in sources]
-        if block["figure"]:
-            names = [f"{result.task}, {policy_name(result.objective)}" for result in results]
-            picture = comparison(dict(zip(names, results, strict=True)), sources)
-        else:
-            picture = score_and_latency(*results, sources)
-        (ROOT / "docs" / "figures" / f"{figure_of(block)}.png").write_bytes(picture)
+        if block["kind"] not in ("experts", "file"):
+            (ROOT / "docs" / "figures" / f"{figure_of(block)}.png").write_bytes(picture_of(block))
     readme.write_text(text)
 
 

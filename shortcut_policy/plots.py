@@ -4,14 +4,16 @@ import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from shortcut_policy.results import Result, Row, policy_name
+from shortcut_policy.result_tables import policy_name
+from shortcut_policy.results import Result, Row
 
 if TYPE_CHECKING:
     from shortcut_policy.diversity import HandPath
+    from shortcut_policy.mixture_results import MixtureResult
 
 SOURCE_KEY = "Source-SHA256"
 
@@ -50,11 +52,14 @@ def score_and_latency(result: Result, sources: Sequence[Path] = ()) -> bytes:
     return _png(figure, sources)
 
 
-def comparison(named: Mapping[str, Result], sources: Sequence[Path] = ()) -> bytes:
-    """Success rate against the number of sampling steps, and against the latency, of several policies.
+def comparison(
+    named: Mapping[str, Result], sources: Sequence[Path] = (), figure_of_merit: Literal["success", "score"] = "success"
+) -> bytes:
+    """Success rate or score against the number of sampling steps, and against the latency, of several policies.
 
     Args:
         named: label -> result, of one task or of several: then a task has its colour and an objective its line style.
+        figure_of_merit: what is drawn.
         sources: the results files, to be written into the PNG.
 
     Raises:
@@ -66,8 +71,11 @@ def comparison(named: Mapping[str, Result], sources: Sequence[Path] = ()) -> byt
     objectives = list(dict.fromkeys(result.objective for result in named.values()))
     for index, (name, result) in enumerate(named.items()):
         rows = sorted(result.rows, key=lambda row: row.steps)
-        success = [row.success for row in rows]
-        spread = [[r.success - r.success_low for r in rows], [r.success_high - r.success for r in rows]]
+        if figure_of_merit == "success":
+            drawn = [(row.success, row.success - row.success_low, row.success_high - row.success) for row in rows]
+        else:
+            drawn = [(row.mean, row.mean - row.low, row.high - row.mean) for row in rows]
+        merit, *spread = zip(*drawn, strict=True)
         line = objectives.index(result.objective) if len(tasks) > 1 else index
         style = {
             "color": f"C{tasks.index(result.task) if len(tasks) > 1 else index}",
@@ -76,10 +84,10 @@ def comparison(named: Mapping[str, Result], sources: Sequence[Path] = ()) -> byt
             "label": name,
             "capsize": 3,
         }
-        left.errorbar([row.steps for row in rows], success, yerr=spread, **style)
-        right.errorbar([row.latency_ms_p50 for row in rows], success, yerr=spread, **style)
+        left.errorbar([row.steps for row in rows], merit, yerr=spread, **style)
+        right.errorbar([row.latency_ms_p50 for row in rows], merit, yerr=spread, **style)
     _steps_axis(left, [row for result in named.values() for row in result.rows])
-    left.set(ylabel="success rate", ylim=(-0.03, 1.05))
+    left.set(ylabel="success rate" if figure_of_merit == "success" else "score", ylim=(-0.03, 1.05))
     right.set(xlabel="latency per chunk, one robot [ms, median]", xscale="log")
     _plain_log_axis(right.xaxis)
     right.grid(alpha=0.3)
@@ -142,6 +150,34 @@ def demonstrations(paths: Sequence["HandPath"]) -> bytes:
         turn.plot([], [], color=f"C{index}", label=way.replace("_", " "))
     turn.legend(loc="best", fontsize="small")
     return _png(figure)
+
+
+def mixture_samples(
+    results: Sequence["MixtureResult"], counts: Sequence[int] = (), sources: Sequence[Path] = ()
+) -> bytes:
+    """Samples of a mixture of Gaussians: a column for every objective, a row for every number of steps.
+
+    Args:
+        results: one for every objective.
+        counts: numbers of steps that are drawn; by default all.
+        sources: the results files, to be written into the PNG.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    counts = counts or [row.steps for row in results[0].rows]
+    figure = _figure((1.25 * len(results), 1.3 * len(counts) + 0.5))
+    grid = figure.subplots(len(counts), len(results), squeeze=False)
+    for column, result in enumerate(results):
+        rows = {row.steps: row for row in result.rows}
+        for axes, steps in zip(grid[:, column], counts, strict=True):
+            axes.scatter(*np.array(rows[steps].samples).T, s=1.5, linewidths=0, color="C0")
+            axes.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), xticks=[], yticks=[], aspect="equal")
+            axes.set_title(f"{1000 * rows[steps].mean:.1f}", fontsize=7, pad=2)
+            if column == 0:
+                axes.set_ylabel(f"{steps} step{'s' if steps > 1 else ''}", fontsize=9)
+        grid[-1, column].set_xlabel(policy_name(result.objective).replace(" ", "\n"), fontsize=8)
+    return _png(figure, sources)
 
 
 def _figure(size: tuple[float, float]) -> Any:

@@ -14,7 +14,8 @@ from typing import Any
 
 from shortcut_policy.diversity import Diversity, hand_paths, has_ways, measure_diversity
 from shortcut_policy.plots import comparison, demonstrations, training_curves
-from shortcut_policy.results import Result, policy_name, read_result
+from shortcut_policy.result_tables import policy_name
+from shortcut_policy.results import Result, read_result
 
 __all__ = ["ReportedRun", "Stage", "Video", "read_runs", "write_report"]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,18 @@ if TYPE_CHECKING:
     from shortcut_policy.evaluation import Evaluation
 
 
+_PLAIN_LIST = re.compile(r"\[[^][{}\"]*\]")
+"""A list, in JSON, that holds neither lists nor mappings nor texts."""
+
+
 @dataclass(frozen=True)
 class Training:
-    """How the evaluated networks were trained: values of one run; all seeds alike."""
+    """How the evaluated networks were trained: values of one run; all seeds alike.
+
+    Attributes:
+        steps, seconds: updates, and how long they took, on average over the seeds.
+        evaluations_per_row: see `shortcut_policy.objective_cost`; None where it was not counted.
+    """
 
     steps: int
     seconds: float
@@ -29,6 +39,7 @@ class Training:
     commit: str
     hardware: str
     options: Mapping[str, Any]
+    evaluations_per_row: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,7 @@ class Row:
         per_seed: mean score of every training seed.
         latency_ms_p50, latency_ms_p99: observation in to chunk out, one robot.
         reruns: episodes that ran again because a rollout worker died, over all training seeds.
+        scores, successes: of every episode of every training seed, in the order of their seeds; empty in older files.
     """
 
     steps: int
@@ -66,6 +78,8 @@ class Row:
     latency_ms_p50: float
     latency_ms_p99: float
     reruns: int = 0
+    scores: tuple[tuple[float, ...], ...] = ()
+    successes: tuple[tuple[bool, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,26 +108,97 @@ def make_row(steps: int, nfe: int, evaluations: Sequence[Evaluation], latency_ms
         evaluations: one for every training seed.
         latency_ms: (n,) of single calls.
     """
-    scores = [evaluation.scores for evaluation in evaluations]
-    score = bootstrap_mean_interval(scores)
-    successes = [episode.success for evaluation in evaluations for episode in evaluation.episodes]
-    success = wilson_interval(sum(successes), len(successes))
     p50, p99 = np.percentile(latency_ms, [50, 99])
+    return _row_of(
+        steps,
+        nfe,
+        [[round(float(score), 4) for score in evaluation.scores] for evaluation in evaluations],
+        [[episode.success for episode in evaluation.episodes] for evaluation in evaluations],
+        (round(float(p50), 4), round(float(p99), 4)),
+        sum(len(evaluation.reruns) for evaluation in evaluations),
+    )
+
+
+def merge_seeds(results: Sequence[Result], command: str, commit: str) -> Result:
+    """Results of the same training with different seeds, in one: as if they had been evaluated together.
+
+    Latencies are those of the first; `name` is too.
+
+    Raises:
+        ValueError: they do not belong together, or a file is so old that it holds no single episodes.
+    """
+    results = sorted(results, key=lambda result: result.training.seeds)
+    first = results[0]
+    seeds = tuple(seed for result in results for seed in result.training.seeds)
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{first.task}, {first.objective}: results of the same training seed twice: {list(seeds)}")
+    for result in results:
+        for what, one, two in (
+            ("task", result.task, first.task),
+            ("objective", result.objective, first.objective),
+            ("network", result.network, first.network),
+            ("updates", result.training.steps, first.training.steps),
+            ("options", result.training.options, first.training.options),
+            ("episodes", result.evaluation.episodes, first.evaluation.episodes),
+            ("first_seed", result.evaluation.first_seed, first.evaluation.first_seed),
+            ("steps", [row.steps for row in result.rows], [row.steps for row in first.rows]),
+        ):
+            if one != two:
+                raise ValueError(f"results of seeds {list(seeds)} differ in their {what}: {one} and {two}")
+        if not all(row.scores for row in result.rows):
+            raise ValueError(
+                f"the result of seed {list(result.training.seeds)} holds no single episodes: evaluate again"
+            )
+    rows = []
+    for index, row in enumerate(first.rows):
+        same = [result.rows[index] for result in results]
+        scores, successes = ([list(v) for one in same for v in getattr(one, name)] for name in ("scores", "successes"))
+        latency = (row.latency_ms_p50, row.latency_ms_p99)
+        rows.append(_row_of(row.steps, row.nfe, scores, successes, latency, sum(one.reruns for one in same)))
+    labels, hashes = zip(*(result.evaluation.checkpoint.split(", sha256 ") for result in results), strict=True)
+    checkpoint = f"{' '.join(sorted(set(labels)))}, sha256 {' '.join(hashes)}"
+    return replace(
+        first,
+        command=command,
+        commit=commit,
+        training=replace(
+            first.training,
+            seeds=seeds,
+            seconds=round(sum(result.training.seconds for result in results) / len(results), 1),
+        ),
+        evaluation=replace(first.evaluation, checkpoint=checkpoint),
+        rows=tuple(rows),
+    )
+
+
+def _row_of(
+    steps: int,
+    nfe: int,
+    scores: Sequence[Sequence[float]],
+    successes: Sequence[Sequence[bool]],
+    latency_ms: tuple[float, float],
+    reruns: int,
+) -> Row:
+    score = bootstrap_mean_interval(scores)
+    flat = [success for seed in successes for success in seed]
+    success = wilson_interval(sum(flat), len(flat))
     figures: Mapping[str, float] = {
-        "mean": np.mean(scores),
+        "mean": np.mean([np.mean(seed) for seed in scores]),
         "low": score.low,
         "high": score.high,
-        "success": np.mean(successes),
+        "success": np.mean(flat),
         "success_low": success.low,
         "success_high": success.high,
-        "latency_ms_p50": p50,
-        "latency_ms_p99": p99,
     }
     return Row(
         steps=steps,
         nfe=nfe,
-        per_seed=tuple(round(float(np.mean(s)), 4) for s in scores),
-        reruns=sum(len(evaluation.reruns) for evaluation in evaluations),
+        per_seed=tuple(round(float(np.mean(seed)), 4) for seed in scores),
+        latency_ms_p50=latency_ms[0],
+        latency_ms_p99=latency_ms[1],
+        reruns=reruns,
+        scores=tuple(map(tuple, scores)),
+        successes=tuple(map(tuple, successes)),
         **{name: round(float(value), 4) for name, value in figures.items()},
     )
 
@@ -132,10 +217,11 @@ def result_paths(output: Path, copy: str | None, overwrite: bool) -> list[Path]:
 
 
 def write_result(path: Path, result: Result) -> None:
-    """Write the JSON file under a temporary name and rename it."""
+    """Write the JSON file under a temporary name and rename it; lists of plain values stand on one line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(to_mapping(result), indent=1) + "\n")
+    text = json.dumps(to_mapping(result), indent=1)
+    temporary.write_text(_PLAIN_LIST.sub(lambda found: re.sub(r"\s*\n\s*", " ", found[0]), text) + "\n")
     temporary.rename(path)
 
 
@@ -150,70 +236,3 @@ def read_result(path: Path) -> Result:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path.name} is damaged ({error}): restore it or measure again") from error
     return from_mapping(Result, values, f"{path.name}: ")
-
-
-def markdown_table(result: Result) -> str:
-    """The table of the README."""
-    lines = [
-        f"| steps | score ({result.evaluation.metric}) | success rate | latency p50 | p99 |",
-        "|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row.steps} | **{row.mean:.3f}** [{row.low:.3f}, {row.high:.3f}] "
-        f"| {row.success:.2f} [{row.success_low:.2f}, {row.success_high:.2f}] "
-        f"| {row.latency_ms_p50:.1f} ms | {row.latency_ms_p99:.1f} ms |"
-        for row in result.rows
-    ]
-    training, evaluation = result.training, result.evaluation
-    lines += [
-        "",
-        f"`{result.network}` ({training.parameters / 1e6:.1f} M parameters), {training.steps:,} updates in "
-        f"{training.seconds / 60:.0f} min on {training.hardware}; training seeds {_join(training.seeds)}, "
-        f"{evaluation.episodes} episodes each from seed {evaluation.first_seed}, checkpoint: "
-        f"{evaluation.checkpoint.split(',')[0]}; 95 % intervals. Latency: one robot, on {result.hardware}.",
-    ]
-    reruns = [f"{row.reruns} with {row.steps} steps" for row in result.rows if row.reruns]
-    if reruns:
-        lines[-1] += f" Episodes that ran again because a rollout worker died: {', '.join(reruns)}."
-    return "\n".join(lines)
-
-
-def policy_name(objective: str) -> str:
-    """An objective or algorithm as it is called in prose."""
-    return {"bc_rnn_gmm": "BC-RNN-GMM"}.get(objective, objective.replace("_", " "))
-
-
-def comparison_table(results: Sequence[Result]) -> str:
-    """Several policies, on one task or several, side by side: success rates and intervals by number of steps."""
-    counts = sorted({row.steps for result in results for row in result.rows})
-    lines = [
-        f"| task | policy | {' | '.join(map(str, counts))} | one step | training |",
-        f"|:---|:---|{'---:|' * len(counts)}---:|:---|",
-    ]
-    for result in results:
-        rows = {row.steps: row for row in result.rows}
-        cells = [_success_cell(rows.get(steps)) for steps in counts]
-        least, training = rows[min(rows)], result.training
-        latency = f"{least.latency_ms_p50:.1f} ms"
-        seeds = f"{len(training.seeds)} seeds x " if len(training.seeds) > 1 else ""
-        lines.append(
-            f"| {result.task} | {policy_name(result.objective)} | {' | '.join(cells)} | {latency} "
-            f"| {seeds}{training.steps:,} updates, {result.network} |"
-        )
-    episodes = sorted({result.evaluation.episodes for result in results})
-    first_seeds = sorted({result.evaluation.first_seed for result in results})
-    lines += [
-        "",
-        f"Success rate by number of network evaluations, with Wilson 95 % intervals over all episodes; "
-        f"{_join(episodes)} episodes for every training seed, from seed {_join(first_seeds)}; last checkpoint. "
-        f"*One step*: median latency of the fewest steps, one robot, on {results[0].hardware}.",
-    ]
-    return "\n".join(lines)
-
-
-def _success_cell(row: Row | None) -> str:
-    return "" if row is None else f"**{row.success:.2f}** [{row.success_low:.2f}, {row.success_high:.2f}]"
-
-
-def _join(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values))

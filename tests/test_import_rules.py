@@ -42,12 +42,17 @@ MAY_IMPORT = {
     "shortcut_policy.realtime": """numpy torch
         shortcut_policy.core shortcut_policy.nn shortcut_policy.data shortcut_policy.chunking
         shortcut_policy.pretrained shortcut_policy.config shortcut_policy.policy_config shortcut_policy.policy""",
+    "shortcut_policy.result_tables": "shortcut_policy.results",
+    "shortcut_policy.mixture_results": "shortcut_policy.config shortcut_policy.result_tables",
+    "shortcut_policy.gaussian_mixture": "torch",
+    "shortcut_policy.objective_cost": "torch shortcut_policy.core",
     "shortcut_policy.results": """numpy
         shortcut_policy.config shortcut_policy.evaluation shortcut_policy.statistics""",
     "shortcut_policy.provenance": "torch",
-    "shortcut_policy.plots": "numpy matplotlib shortcut_policy.results shortcut_policy.diversity",
+    "shortcut_policy.plots": """numpy matplotlib shortcut_policy.results shortcut_policy.result_tables
+        shortcut_policy.mixture_results shortcut_policy.diversity""",
     "shortcut_policy.report": """jinja2
-        shortcut_policy.diversity shortcut_policy.plots shortcut_policy.results""",
+        shortcut_policy.diversity shortcut_policy.plots shortcut_policy.results shortcut_policy.result_tables""",
     "shortcut_policy.video": "numpy imageio imageio_ffmpeg",
     "shortcut_policy.experiment*": "numpy torch gymnasium shortcut_policy envs",
     "shortcut_policy.robomimic_adapter": """numpy torch gymnasium robomimic

@@ -5,16 +5,9 @@ from dataclasses import replace
 import pytest
 
 from shortcut_policy.provenance import installed_versions
-from shortcut_policy.results import (
-    EvaluationSettings,
-    Result,
-    Row,
-    Training,
-    comparison_table,
-    markdown_table,
-    read_result,
-    write_result,
-)
+from shortcut_policy.result_tables import commands_list, comparison_table, markdown_table, objective_table
+from shortcut_policy.results import EvaluationSettings, Result, Row, Training, merge_seeds, read_result, write_result
+from shortcut_policy.statistics import bootstrap_mean_interval
 
 ROW = Row(
     steps=1,
@@ -114,6 +107,73 @@ def test_several_policies_stand_in_one_table():
         "| pusht | BC-RNN-GMM | **0.60** [0.51, 0.69] |  | **0.60** [0.51, 0.69] | 3.1 ms | 15,000 updates, lstm |",
     ]
     assert "100 episodes for every training seed, from seed 100000" in table[-1]
+
+
+def seed_result(seed, scores):
+    rows = tuple(
+        replace(ROW, steps=n, scores=(scores,), successes=(tuple(score > 0.9 for score in scores),)) for n in (1, 2)
+    )
+    return replace(RESULT, rows=rows, training=replace(RESULT.training, seeds=(seed,), seconds=100.0 * (seed + 1)))
+
+
+def test_seeds_evaluated_apart_are_merged_as_if_they_had_been_evaluated_together():
+    apart = [seed_result(1, (0.2, 0.4, 1.0)), seed_result(0, (1.0, 0.8, 0.6))]
+    merged = merge_seeds(apart, "python collect", "abc")
+    assert merged.training.seeds == (0, 1)
+    assert merged.training.seconds == 150
+    assert (merged.command, merged.commit) == ("python collect", "abc")
+    row = merged.rows[0]
+    assert row.scores == ((1.0, 0.8, 0.6), (0.2, 0.4, 1.0))
+    assert row.per_seed == (0.8, 0.5333)
+    assert row.mean == pytest.approx(4 / 6, abs=1e-4)
+    interval = bootstrap_mean_interval(row.scores)
+    assert (row.low, row.high) == pytest.approx((interval.low, interval.high), abs=1e-4)
+    assert row.success == pytest.approx(2 / 6, abs=1e-4)
+    assert (row.success_low, row.success_high) == pytest.approx((0.0968, 0.7000), abs=1e-4)  # Wilson, 2 of 6
+
+
+@pytest.mark.parametrize(
+    ("change", "quoted"),
+    [
+        ({"task": "lift"}, "differ in their task: lift and pusht"),
+        ({"network": "unet_dp"}, "differ in their network: unet_dp and unet_small"),
+        ({"rows": (ROW,)}, "differ in their steps"),
+    ],
+)
+def test_results_that_do_not_belong_together_are_not_merged(change, quoted):
+    with pytest.raises(ValueError, match=quoted):
+        merge_seeds([seed_result(0, (1.0,)), replace(seed_result(1, (1.0,)), **change)], "", "")
+    with pytest.raises(ValueError, match="twice"):
+        merge_seeds([seed_result(0, (1.0,)), seed_result(0, (1.0,))], "", "")
+    old = replace(seed_result(0, (1.0,)), rows=(ROW, replace(ROW, steps=2)))
+    with pytest.raises(ValueError, match="holds no single episodes"):
+        merge_seeds([old], "", "")
+
+
+def test_plain_lists_stand_on_one_line(tmp_path):
+    path = tmp_path / "pusht.json"
+    result = seed_result(0, (0.5, 0.25))
+    write_result(path, result)
+    assert "[ 0.5, 0.25 ]" in path.read_text()
+    assert read_result(path) == result
+
+
+def test_objectives_stand_in_the_papers_layout_with_their_cost():
+    flow = replace(
+        RESULT,
+        objective="flow_matching",
+        training=replace(RESULT.training, seconds=1_080.0, evaluations_per_row=1.0),
+        command="python scripts/eval_policy.py checkpoint=outputs/y",
+    )
+    lines = objective_table([RESULT, flow]).splitlines()
+    assert lines[:4] == [
+        "| objective | 1 step | 16 steps | evaluations | time |",
+        "|:---|---:|---:|---:|---:|",
+        "| shortcut | **0.81** [0.75, 0.87] | **0.95** [0.90, 1.00] |  | 2.0x |",
+        "| flow matching | **0.81** [0.75, 0.87] | **0.95** [0.90, 1.00] | 1 | 1.0x |",
+    ]
+    assert "unet_small (5.8 M), 15,000 updates, 2 training seeds x 100 episodes from seed 100000" in lines[-1]
+    assert "`python scripts/eval_policy.py checkpoint=outputs/y`" in commands_list([RESULT, flow])
 
 
 def test_files_from_before_reruns_are_read(tmp_path):

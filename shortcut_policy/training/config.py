@@ -31,8 +31,8 @@ class TrainerConfig:
         steps: updates in all.
         batch_size: rows of the global batch, over all processes and micro-batches.
         accumulation: micro-batches per process whose gradients are added up before an update.
-        learning_rate: the highest; it rises linearly over `warmup_steps` and falls by a cosine to
-            `final_learning_rate` at the end of each phase.
+        learning_rate: the highest; in each phase it rises linearly over `warmup_steps`, or a quarter of a shorter
+            phase, and falls by a cosine to `final_learning_rate`.
         betas, weight_decay: of AdamW; biases, norms and embeddings are not decayed.
         gradient_clip: bound on the gradient's norm; null for none.
         ema: of the weights for evaluation.

@@ -19,9 +19,13 @@ def make_optimizer(network: nn.Module, config: TrainerConfig) -> torch.optim.Ada
 
 
 def learning_rate(step: int, total_steps: int, config: TrainerConfig) -> float:
-    """Linear warm-up, then a cosine from `learning_rate` to `final_learning_rate`, for update `step` of a phase."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    """Linear warm-up, then a cosine from `learning_rate` to `final_learning_rate`, for update `step` of a phase.
+
+    The warm-up takes a quarter of the phase at most: a stage of some hundred updates must learn, too.
+    """
+    warmup = min(config.warmup_steps, total_steps // 4)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total_steps - warmup)
     cosine = (1.0 + math.cos(math.pi * min(1.0, progress))) / 2.0
     return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * cosine

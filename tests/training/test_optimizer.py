@@ -16,6 +16,13 @@ def test_learning_rate_rises_linearly_and_falls_by_a_cosine():
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
+def test_a_short_phase_warms_up_for_a_quarter_of_its_length():
+    config = TrainerConfig(steps=1000, learning_rate=1.0, warmup_steps=500)
+    rates = [learning_rate(step, 40, config) for step in range(40)]
+    assert rates[:11] == pytest.approx([*(0.1 * (i + 1) for i in range(10)), 1.0])
+    assert rates[-1] < 0.01
+
+
 def test_only_matrices_are_decayed():
     network = nn.Sequential(nn.Linear(3, 2), nn.GroupNorm(1, 2), nn.Conv1d(2, 2, 1))
     decayed, rest = make_optimizer(network, TrainerConfig(steps=1, weight_decay=0.5)).param_groups

@@ -1,0 +1,84 @@
+"""Gather what the jobs of a comparison left: `... folder=outputs/pusht_comparison results=results`.
+
+The evaluations of one objective with several training seeds become one file of `results/`; the table and the plot show
+all objectives.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra_command import command
+
+from shortcut_policy.plots import comparison
+from shortcut_policy.provenance import current_command, current_commit
+from shortcut_policy.result_tables import objective_table, policy_name
+from shortcut_policy.results import Result, merge_seeds, read_result, write_result
+
+
+def find_results(folder: Path) -> dict[str, list[Result]]:
+    """The evaluations below a folder, by the name of the objective's preset, which the runs' folders begin with.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: they are of several tasks.
+    """
+    found: dict[str, list[Result]] = defaultdict(list)
+    for path in sorted(folder.glob("*/evaluation/result.json")):
+        found[path.parents[1].name.rpartition("_")[0]].append(read_result(path))
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no evaluated run: scripts/compare_objectives.py makes them")
+    tasks = sorted({result.task for results in found.values() for result in results})
+    if len(tasks) > 1:
+        raise ValueError(f"{folder} holds runs of several tasks ({', '.join(tasks)}): collect them one by one")
+    return dict(found)
+
+
+def collect(folder: Path, target: Path | None, overwrite: bool = False, only: Sequence[str] = ()) -> list[Result]:
+    """Merge the seeds of every objective and draw the plot.
+
+    Args:
+        folder: of the runs.
+        target: folder for a file of every objective; None for none.
+        overwrite: whether files with other figures are replaced.
+        only: the objectives that are wanted, in this order; by default all.
+
+    Returns:
+        One result for every objective.
+
+    Raises:
+        FileExistsError: a file with other figures is there, and must not be written over.
+    """
+    found = find_results(folder)
+    merged = {
+        name: merge_seeds(found[name], current_command(), current_commit()) for name in only or found if name in found
+    }
+    if target is not None:
+        _write({name: replace(r, name=f"{r.task}_comparison_{name}") for name, r in merged.items()}, target, overwrite)
+    named = {policy_name(name): result for name, result in merged.items()}
+    (folder / "comparison.png").write_bytes(comparison(named, figure_of_merit="score"))
+    return list(merged.values())
+
+
+def _write(results: Mapping[str, Result], target: Path, overwrite: bool) -> None:
+    paths = {target / f"{result.name}.json": result for result in results.values()}
+    changed = [path for path, result in paths.items() if path.exists() and read_result(path).rows != result.rows]
+    if changed and not overwrite:
+        raise FileExistsError(f"{changed[0]} holds other figures: choose another results=, or say overwrite=true")
+    for path, result in paths.items():
+        if path in changed or not path.exists():
+            write_result(path, result)
+
+
+@command("collect_results")
+def main(values: dict[str, Any]) -> None:
+    """Collect, and print the table."""
+    folder = Path(values["folder"])
+    results = collect(folder, Path(values["results"]) if values["results"] else None, values["overwrite"])
+    print(f"{objective_table(results)}\n\n{folder / 'comparison.png'}: score against steps and latency")
+
+
+if __name__ == "__main__":
+    main()
