@@ -5,7 +5,7 @@ all objectives.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,16 @@ from hydra_command import command
 
 from shortcut_policy.plots import comparison
 from shortcut_policy.provenance import current_command, current_commit
-from shortcut_policy.result_tables import objective_table, policy_name
+from shortcut_policy.result_tables import objective_label, objective_table
 from shortcut_policy.results import Result, merge_seeds, read_result, write_result
 
 
-def find_results(folder: Path) -> dict[str, list[Result]]:
+def find_results(folder: Path, seeds: Sequence[int] = ()) -> dict[str, list[Result]]:
     """The evaluations below a folder, by the name of the objective's preset, which the runs' folders begin with.
+
+    Args:
+        folder: of the runs.
+        seeds: the training seeds that are wanted; by default all.
 
     Raises:
         FileNotFoundError: there is none.
@@ -27,7 +31,9 @@ def find_results(folder: Path) -> dict[str, list[Result]]:
     """
     found: dict[str, list[Result]] = defaultdict(list)
     for path in sorted(folder.glob("*/evaluation/result.json")):
-        found[path.parents[1].name.rpartition("_")[0]].append(read_result(path))
+        preset, _, seed = path.parents[1].name.rpartition("_")
+        if not seeds or seed in map(str, seeds):
+            found[preset].append(read_result(path))
     if not found:
         raise FileNotFoundError(f"{folder} holds no evaluated run: scripts/compare_objectives.py makes them")
     tasks = sorted({result.task for results in found.values() for result in results})
@@ -36,34 +42,42 @@ def find_results(folder: Path) -> dict[str, list[Result]]:
     return dict(found)
 
 
-def collect(folder: Path, target: Path | None, overwrite: bool = False, only: Sequence[str] = ()) -> list[Result]:
+def collect(
+    folder: Path,
+    target: Path | None,
+    overwrite: bool = False,
+    presets: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+) -> list[Result]:
     """Merge the seeds of every objective and draw the plot.
 
     Args:
         folder: of the runs.
         target: folder for a file of every objective; None for none.
         overwrite: whether files with other figures are replaced.
-        only: the objectives that are wanted, in this order; by default all.
+        presets: the objectives that are wanted, in this order; by default all.
+        seeds: the training seeds that are wanted; by default all.
 
     Returns:
         One result for every objective.
 
     Raises:
-        FileExistsError: a file with other figures is there, and must not be written over.
+        FileNotFoundError, FileExistsError, ValueError: nothing is there, or another result, or what does not fit.
     """
-    found = find_results(folder)
-    merged = {
-        name: merge_seeds(found[name], current_command(), current_commit()) for name in only or found if name in found
-    }
+    found = find_results(folder, seeds)
+    merged = []
+    for preset in presets or found:
+        result = merge_seeds(found[preset], current_command(), current_commit())
+        merged.append(replace(result, name=f"{result.task}_comparison_{preset}"))
     if target is not None:
-        _write({name: replace(r, name=f"{r.task}_comparison_{name}") for name, r in merged.items()}, target, overwrite)
-    named = {policy_name(name): result for name, result in merged.items()}
-    (folder / "comparison.png").write_bytes(comparison(named, figure_of_merit="score"))
-    return list(merged.values())
+        _write(merged, target, overwrite)
+    picture = comparison({objective_label(result): result for result in merged}, figure_of_merit="score")
+    (folder / "comparison.png").write_bytes(picture)
+    return merged
 
 
-def _write(results: Mapping[str, Result], target: Path, overwrite: bool) -> None:
-    paths = {target / f"{result.name}.json": result for result in results.values()}
+def _write(results: Sequence[Result], target: Path, overwrite: bool) -> None:
+    paths = {target / f"{result.name}.json": result for result in results}
     changed = [path for path, result in paths.items() if path.exists() and read_result(path).rows != result.rows]
     if changed and not overwrite:
         raise FileExistsError(f"{changed[0]} holds other figures: choose another results=, or say overwrite=true")

@@ -16,14 +16,16 @@ from typing import Any
 from collect_results import collect
 from command_parts import Part, run
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra_command import command
+from objective_presets import make_objective
 
 from shortcut_policy.config import from_mapping
 from shortcut_policy.pretrained import find_checkpoint, read_config
 from shortcut_policy.result_tables import objective_table
+from shortcut_policy.results import Result, read_result
 from shortcut_policy.training.interruption import TrainingInterrupted
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 GROUPS = ("task", "network", "trainer")
 
 
@@ -51,18 +53,18 @@ class ComparisonConfig:
     at_once: int
     folder: str | None
     results: str | None
+    overwrite: bool
     device: str
 
     def __post_init__(self) -> None:
         for name in ("objectives", "seeds", "steps"):
             if not getattr(self, name):
                 raise ValueError(f"{name}=[] leaves nothing to compare: name at least one")
-        if self.at_once < 1:
-            raise ValueError(f"at_once must be positive, got {self.at_once}")
-        known = [path.stem for path in sorted((CONFIGS / "objective").glob("*.yaml"))]
-        for name in self.objectives:
-            if name not in known:
-                raise ValueError(f"unknown objective {name!r}: known are {', '.join(known)}")
+        for name in ("at_once", "episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if min(self.steps) < 1:
+            raise ValueError(f"steps must be positive, got {list(self.steps)}")
 
     @property
     def path(self) -> Path:
@@ -99,17 +101,56 @@ def training_words(choices: Mapping[str, str], overrides: Sequence[str]) -> tupl
     return (*(f"{group}={choices[group]}" for group in GROUPS), *given)
 
 
-def check(train: Part) -> None:
-    """A training that is done must be the one that is meant.
+def check_objectives(config: ComparisonConfig, updates: int, compiled: bool) -> None:
+    """Say before the first training what the last one would stumble over.
 
     Raises:
-        FileExistsError: it is another.
+        ValueError: an objective that is not known, or that cannot be trained so.
     """
-    if train.product.exists():
-        config = read_config(find_checkpoint(train.product.parent), "policy")["config"]
-        made = config["metadata"]["training"]["command"]
-        if not made.endswith(f" {shlex.join(train.words[1:])}"):
-            raise FileExistsError(f"{train.product.parent} holds another training ({made}): choose another folder=")
+    for preset in config.objectives:
+        objective, _ = make_objective(preset)
+        try:
+            needs = frozenset().union(*(phase.objective.needs for phase in objective.phases(updates)))
+        except ValueError as error:
+            raise ValueError(f"{preset}: {error}") from error
+        if compiled and "jvp" in needs:
+            raise ValueError(f"{preset} differentiates the network in forward mode: say trainer.compile=false for all")
+
+
+def check_done(config: ComparisonConfig, updates: int) -> None:
+    """What is there already must be what is meant.
+
+    Raises:
+        FileExistsError: a training, an evaluation or a results file is another.
+    """
+    asked = (list(config.steps), config.episodes, config.first_seed)
+    for train, evaluate in config.parts():
+        folder = train.product.parent
+        if train.product.exists():
+            made = read_config(find_checkpoint(folder), "policy")["config"]["metadata"]["training"]["command"]
+            if not made.endswith(f" {shlex.join(train.words[1:])}"):
+                raise FileExistsError(f"{folder} holds another training ({made}): choose another folder=")
+        if evaluate.product.exists():
+            there = _evaluated(read_result(evaluate.product))
+            if there != asked:
+                raise FileExistsError(
+                    f"{evaluate.product} is of steps {there[0]}, {there[1]} episodes from seed {there[2]}: choose "
+                    "another folder=, or remove it"
+                )
+    if config.results is None or config.overwrite:
+        return
+    for preset in config.objectives:
+        path = Path(config.results) / f"{config.task}_comparison_{preset}.json"
+        if path.exists():
+            result = read_result(path)
+            if (_evaluated(result), result.training.seeds, result.training.steps) != (asked, config.seeds, updates):
+                raise FileExistsError(
+                    f"{path} is of another comparison: choose another results=, or say overwrite=true"
+                )
+
+
+def _evaluated(result: Result) -> tuple[list[int], int, int]:
+    return [row.steps for row in result.rows], result.evaluation.episodes, result.evaluation.first_seed
 
 
 def do(parts: list[Part], title: str) -> None:
@@ -134,15 +175,19 @@ def main(values: dict[str, Any]) -> None:
     values |= {"task": values["task_name"], "training": training_words(hydra.runtime.choices, hydra.overrides.task)}
     names = [field.name for field in fields(ComparisonConfig)]
     config = from_mapping(ComparisonConfig, {name: values[name] for name in names})
+    if config.results is not None and hydra.mode == RunMode.MULTIRUN:
+        raise ValueError("results= is for a single run: scripts/collect_results.py gathers what a multirun leaves")
+    trainer = values["trainer"]
+    check_objectives(config, trainer["steps"], trainer["compile"])
+    check_done(config, trainer["steps"])
     parts = config.parts()
-    for train, _ in parts:
-        check(train)
     for first in range(0, len(parts), config.at_once):
         some = parts[first : first + config.at_once]
         do([train for train, _ in some], f"[{first + 1}/{len(parts)}] train")
     for number, (_, evaluate) in enumerate(parts, 1):  # one after the other: they measure latencies
         do([evaluate], f"[{number}/{len(parts)}] evaluate")
-    results = collect(config.path, Path(config.results) if config.results else None, only=config.objectives)
+    target = Path(config.results) if config.results else None
+    results = collect(config.path, target, config.overwrite, config.objectives, config.seeds)
     print(f"\n{objective_table(results)}\n\n{config.path / 'comparison.png'}: score against steps and latency")
 
 

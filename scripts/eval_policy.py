@@ -101,7 +101,7 @@ def describe_training(checkpoints: list[Path], policies: list[Policy]) -> Traini
         hardware=records[0]["hardware"],
         options={"trainer": trainers[0], **to_mapping(replace(policies[0].config, metadata={}))},
         evaluations_per_row=round(
-            evaluations_per_row(policies[0].objective, progress[0]["step"], trainers[0]["batch_size"]), 3
+            evaluations_per_row(policies[0].objective, trainers[0]["steps"], trainers[0]["batch_size"]), 3
         ),
     )
 

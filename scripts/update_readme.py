@@ -13,7 +13,14 @@ from pathlib import Path
 from shortcut_policy.expert_results import expert_table, read_expert_results
 from shortcut_policy.mixture_results import mixture_table, read_mixture_result
 from shortcut_policy.plots import comparison, mixture_samples, score_and_latency
-from shortcut_policy.result_tables import commands_list, comparison_table, markdown_table, objective_table, policy_name
+from shortcut_policy.result_tables import (
+    commands_list,
+    comparison_table,
+    markdown_table,
+    objective_label,
+    objective_table,
+    policy_name,
+)
 from shortcut_policy.results import read_result
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +61,7 @@ def picture_of(block: re.Match[str]) -> bytes:
         return mixture_samples([read_mixture_result(path) for path in sources], sources=sources)
     results = [read_result(path) for path in sources]
     if block["kind"] == "objectives":
-        named = {policy_name(result.objective): result for result in results}
+        named = {objective_label(result): result for result in results}
         return comparison(named, sources, figure_of_merit="score")
     if block["kind"] == "comparison":
         return comparison({f"{r.task}, {policy_name(r.objective)}": r for r in results}, sources)

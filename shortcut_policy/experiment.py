@@ -14,6 +14,7 @@ from torch import nn
 
 from shortcut_policy.agent import PolicyAgent
 from shortcut_policy.config import to_mapping
+from shortcut_policy.core.objectives.base import check_guidance
 from shortcut_policy.data.batches import WindowBatches
 from shortcut_policy.data.env_args import ROBOSUITE, EnvArgs, check_codec, read_env_args
 from shortcut_policy.data.episodes import Episodes
@@ -230,6 +231,9 @@ def read_teacher(path: str, student: Policy) -> nn.Module:
     for name in sorted(mine.keys() - {"objective", "metadata", "action_steps"}):
         if mine[name] != theirs[name]:
             raise ValueError(f"teacher={path} has {name} {theirs[name]}, and the student {mine[name]}: they must agree")
+    if student.config.objective.options.get("guidance", 1.0) != 1.0:
+        dropout = teacher.config.objective.options.get("condition_dropout", 0.0)
+        check_guidance(student.config.objective.options["guidance"], dropout)
     sigmas = [policy.config.objective.options.get("sigma_data") for policy in (teacher, student)]
     if sigmas[0] != sigmas[1]:
         raise ValueError(f"teacher={path} has sigma_data {sigmas[0]}, and objective.sigma_data is {sigmas[1]}")

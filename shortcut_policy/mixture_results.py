@@ -36,6 +36,7 @@ class MixtureResult:
 
     Attributes:
         objective, options: what was trained.
+        mixture: of which.
         network: in words.
         updates, batch_size, seeds: of each training.
         evaluations: network evaluations for a row of the batch and an update, see `objective_cost`.
@@ -49,6 +50,7 @@ class MixtureResult:
     name: str
     objective: str
     options: Mapping[str, Any]
+    mixture: Mapping[str, Any]
     network: str
     command: str
     commit: str

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from shortcut_policy.results import Result, Row
 
-__all__ = ["commands_list", "comparison_table", "markdown_table", "objective_table", "policy_name"]
+__all__ = ["commands_list", "comparison_table", "markdown_table", "objective_label", "objective_table", "policy_name"]
 
 
 def markdown_table(result: Result) -> str:
@@ -37,6 +37,11 @@ def policy_name(objective: str) -> str:
     """An objective or algorithm as it is called in prose."""
     names = {"bc_rnn_gmm": "BC-RNN-GMM", "mean_flow": "MeanFlow", "minimum_iterative": "minimum iterative (MIP)"}
     return names.get(objective, objective.replace("_", " "))
+
+
+def objective_label(result: Result) -> str:
+    """What a result is called in a comparison: by its preset, of which an objective may have several."""
+    return policy_name(result.name.partition("_comparison_")[2] or result.objective)
 
 
 def comparison_table(results: Sequence[Result]) -> str:
@@ -81,7 +86,7 @@ def objective_table(results: Sequence[Result]) -> str:
         evaluations = result.training.evaluations_per_row
         cost = "" if evaluations is None else f"{evaluations:.3g}"
         lines.append(
-            f"| {policy_name(result.objective)} | {' | '.join(cells)} | {cost} "
+            f"| {objective_label(result)} | {' | '.join(cells)} | {cost} "
             f"| {result.training.seconds / min(seconds):.1f}x |"
         )
     first = results[0]
@@ -102,7 +107,7 @@ def objective_table(results: Sequence[Result]) -> str:
 
 def commands_list(results: Sequence[Result]) -> str:
     """The commands behind every row."""
-    lines = [f"- {policy_name(r.objective)}: `{r.training.command}`, `{r.command}`" for r in results]
+    lines = [f"- {objective_label(r)}: `{r.training.command}`, `{r.command}`" for r in results]
     return "\n".join(["<details><summary>commands</summary>", "", *lines, "", "</details>"])
 
 

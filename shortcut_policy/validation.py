@@ -16,8 +16,11 @@ def held_out_loss(policy: Policy, batches: WindowBatches, windows: int, seed: in
     """The objective's loss and metrics over `windows` windows, on draws that are the same at every call.
 
     There is one draw, that of the training's end, of which every batch takes its rows: however small the last batch
-    is, all levels are measured. The policy's own network stands for student, target and teacher alike.
+    is, all levels are measured. The policy's own network stands for the student and for its EMA. An
+    objective with a frozen teacher has no such loss: without that teacher it would be another.
     """
+    if "teacher" in policy.objective.needs:
+        return {}
     generator = torch.Generator(policy.device).manual_seed(seed)
     count = min(windows, batches.num_windows)
     draw = policy.objective.draw(torch.Size((count, *policy.chunk_shape)), 1.0, generator)

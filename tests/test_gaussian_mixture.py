@@ -1,4 +1,4 @@
-"""The mixture in the plane, the distance to it, and what objectives must make of it."""
+"""The mixture in the plane, the distance to it, and the table of distances."""
 
 import math
 
@@ -53,6 +53,7 @@ def test_the_table_names_steps_cost_and_floor():
     row = MixtureRow(1, 1, 0.0123, (0.01, 0.0146), ((0.0, 1.0),))
     shared = {
         "options": {},
+        "mixture": {},
         "network": "an MLP",
         "command": "",
         "commit": "",

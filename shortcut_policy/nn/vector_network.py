@@ -14,10 +14,15 @@ class VectorNetwork(nn.Module):
         width: channels of the hidden layers.
         blocks: residual blocks, each of two linear layers with the embedding of (t, d) added between them.
         step_embedding_dim: channels of that embedding, even.
+
+    Raises:
+        ValueError: a size is not positive; the message quotes it.
     """
 
     def __init__(self, dim: int = 2, width: int = 128, blocks: int = 4, step_embedding_dim: int = 64) -> None:
         super().__init__()
+        if min(dim, width, blocks) < 1:
+            raise ValueError(f"dim, width and blocks must be positive, got {dim}, {width} and {blocks}")
         self.embedding = TimeStepEmbedding(step_embedding_dim)
         self.activation = nn.Mish()
         self.input = nn.Linear(dim, width)

@@ -291,6 +291,7 @@ class Trainer:
             for average in self._averages():
                 average.module.load_state_dict(weights)
                 average.updates = 0
+            self.progress.best = None  # the best of the teacher's phase is not the student's
 
     def _frozen_teacher(self, given: nn.Module | None) -> nn.Module:
         """The teacher as the first phase finds it, which is given if and only if no phase makes it."""

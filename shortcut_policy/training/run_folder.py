@@ -40,8 +40,8 @@ class RunFolder:
         record = self.path / "run.json"
         if record.exists():
             there = json.loads(record.read_text())
-            if there != config:
-                difference = next(_differences(there, config))
+            difference = next(_differences(there, config), None)  # a value that did not exist then was null
+            if difference is not None:
                 raise FileExistsError(
                     f"{self.path} holds another run ({difference}): choose another output=, or remove that folder"
                 )

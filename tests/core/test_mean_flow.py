@@ -1,5 +1,7 @@
 """MeanFlow: exact solutions, its derivative against finite differences, and the networks it must run under."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from networks import Recorder, SinglePoint, bind
@@ -115,6 +117,21 @@ def test_guidance_is_trained_in_where_the_condition_is_kept():
         torch.testing.assert_close(loss[row], (prediction - wanted).square().mean())
 
 
+def test_guided_averages_are_those_of_the_guided_velocity():
+    condition, null = torch.ones(64, dtype=torch.float64), torch.zeros(64, dtype=torch.float64)
+    network, data = Recorder(0, torch.float64), torch.randn(SHAPE, dtype=torch.float64)
+    objective = MeanFlow(average_fraction=1.0, weight_power=0.0, guidance=3.0, condition_dropout=0.1)
+    draw = replace(draw_for(objective), drop=None)
+    loss = objective.loss(Networks(bind(network, condition, null)), Batch(data, condition, null), draw).per_row
+    x_t = torch.lerp(draw.noise, data, draw.t[:, None, None])
+    with torch.no_grad():
+        without = bind(network, null)(x_t, draw.t, torch.zeros_like(draw.d))
+        v, predict = 3 * (data - draw.noise) - 2 * without, bind(network, condition)
+        target = v + draw.d[:, None, None] * finite_difference(predict, x_t, draw.t, draw.d, v)
+        expected = (predict(x_t, draw.t, draw.d) - target).square().flatten(1).mean(dim=1)
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-6, atol=1e-7)
+
+
 def test_drawn_rows_are_of_their_kind():
     draw = MeanFlow().draw(SHAPE, 0.0, torch.Generator().manual_seed(0))
     assert draw.averages.sum() == 16
@@ -136,6 +153,7 @@ def test_every_step_is_told_its_size():
         ({"weight_power": -1.0}, "-1.0"),
         ({"weight_offset": 0.0}, "0.0"),
         ({"condition_dropout": 1.0}, "1.0"),
+        ({"guidance": 2.0}, "2.0"),
     ],
 )
 def test_wrong_options_are_quoted(options, quoted):

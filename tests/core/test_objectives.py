@@ -5,20 +5,8 @@ from shortcut_policy.core.objectives.shortcut import Shortcut
 
 
 def test_objectives_are_found_by_name_and_their_phases_fill_the_training():
-    assert objective_names() == (
-        "consistency_distillation",
-        "consistency_training",
-        "diffusion",
-        "flow_matching",
-        "live_reflow",
-        "mean_flow",
-        "minimum_iterative",
-        "progressive_distillation",
-        "progressive_self_distillation",
-        "reflow",
-        "regression",
-        "shortcut",
-    )
+    assert objective_names() == tuple(sorted(objective_names()))
+    assert {"flow_matching", "shortcut"} <= set(objective_names())
     assert objective_class("shortcut") is Shortcut
     for name in objective_names():
         assert sum(phase.steps for phase in objective_class(name)().phases(1000)) == 1000
@@ -26,5 +14,5 @@ def test_objectives_are_found_by_name_and_their_phases_fill_the_training():
 
 @pytest.mark.parametrize("name", ["os", "base", "Shortcut"])
 def test_unknown_names_are_quoted(name):
-    with pytest.raises(ValueError, match=f"'{name}': known are consistency_distillation, consistency_training, "):
+    with pytest.raises(ValueError, match=f"'{name}': known are .*flow_matching, "):
         objective_class(name)

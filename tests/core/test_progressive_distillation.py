@@ -70,7 +70,7 @@ def test_phases_are_the_flow_and_then_the_halvings_of_equal_length():
 
 
 def test_the_first_stage_alone_guides():
-    objective = ProgressiveDistillation(base_steps=8, guidance=3.0)
+    objective = ProgressiveDistillation(base_steps=8, guidance=3.0, condition_dropout=0.1)
     assert [stage.guidance for stage in objective.stages] == [3.0, 1.0, 1.0]
     condition, null = torch.ones(64, dtype=torch.float64), torch.zeros(64, dtype=torch.float64)
     student, teacher = Recorder(0, torch.float64), Recorder(1, torch.float64)
@@ -96,7 +96,7 @@ def test_the_first_stage_alone_guides():
         ({"base_steps": 1}, "1"),
         ({"base_steps": 12}, "12"),
         ({"teacher_fraction": 1.0}, "1.0"),
-        ({"sigma_data": 0}, "0"),
+        ({"guidance": 2.0}, "2.0"),
     ],
 )
 def test_wrong_options_are_quoted(options, quoted):

@@ -61,6 +61,15 @@ def test_objectives_are_trained_alike_evaluated_and_collected(tmp_path, demonstr
     code, _, errors = run_command("compare_objectives", *other)
     assert code == 2
     assert "holds another training (python scripts/train_policy.py" in errors
+    code, _, errors = run_command("compare_objectives", *words(demonstrations, folder), "episodes=3")
+    assert code == 2
+    assert "is of steps [1, 2], 2 episodes from seed 100000" in errors
+    alone = [*words(demonstrations, folder, seeds="[0]"), f"results={results}"]
+    code, _, errors = run_command("compare_objectives", *alone)
+    assert code == 2
+    assert "is of another comparison: choose another results=, or say overwrite=true" in errors
+    assert run_command("compare_objectives", *alone, "overwrite=true")[0] == 0
+    assert read_result(results / "pusht_comparison_regression.json").training.seeds == (0,)
 
 
 def test_jobs_of_a_multirun_are_collected(tmp_path, demonstrations, start_command, run_command):
@@ -97,15 +106,20 @@ def test_collecting_says_what_is_wrong(tmp_path, run_command):
 @pytest.mark.parametrize(
     ("word", "quoted"),
     [
-        ("objectives=[shortcuts]", "'shortcuts': known are consistency_distillation"),
+        ("objectives=[shortcuts]", "'shortcuts': known are "),
         ("objectives=[]", "objectives=[]"),
         ("task=push", "task/push"),
         ("network=mlp", "network/mlp"),
         ("at_once=0", "0"),
+        ("steps=[0]", "[0]"),
+        ("episodes=0", "0"),
+        ("objectives=[mean_flow]", "mean_flow differentiates the network in forward mode"),
+        ("objectives=[progressive_distillation]", "progressive_distillation: 3 updates"),
     ],
 )
 def test_wrong_values_get_one_sentence(tmp_path, run_command, word, quoted):
-    given = ["task=pusht", "objectives=[regression]", f"folder={tmp_path / 'runs'}"]
+    given = ["task=pusht", "objectives=[regression]", f"folder={tmp_path / 'runs'}", "trainer.steps=3"]
+    given += ["trainer.compile=true"]
     kept = [w for w in given if w.partition("=")[0] != word.partition("=")[0]]
     code, _, errors = run_command("compare_objectives", *kept, word)
     assert code == 2

@@ -41,14 +41,21 @@ def test_every_objective_is_compared(tmp_path, run_command):
 
     # a lost result is measured again without training again, and is the same
     lost = files[0]
-    before, weights = json.loads(lost.read_text()), next((tmp_path / "runs").rglob("model.safetensors"))
-    changed = weights.stat().st_mtime_ns
+    before = json.loads(lost.read_text())
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.safetensors")}
     lost.unlink()
     assert run_command("compare_on_mixture", *words)[0] == 0
     assert json.loads(lost.read_text())["rows"] == before["rows"]
-    assert weights.stat().st_mtime_ns == changed
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.safetensors")}
+
+    # with other values it is refused, by its results or by its trainings
+    code, _, errors = run_command("compare_on_mixture", *words, "steps=[1,2]")
+    assert code == 2
+    assert "has steps [1, 4], not [1, 2]" in errors
     lost.unlink()
-    code, _, errors = run_command("compare_on_mixture", *words, "trainer.learning_rate=0.1")
+    code, _, errors = run_command(
+        "compare_on_mixture", *words, "trainer.learning_rate=0.1", "only=[consistency_distillation]"
+    )
     assert code == 2
     assert "holds another training" in errors
 
@@ -56,11 +63,16 @@ def test_every_objective_is_compared(tmp_path, run_command):
 @pytest.mark.parametrize(
     ("word", "quoted"),
     [
-        ("+objectives.shortcuts={}", "'shortcuts': known are consistency_distillation"),
+        ("+objectives.shortcuts={}", "'shortcuts': known are "),
         ("+objectives.shortcut.speed=1", "objectives.shortcut.speed"),
         ("mixture.modes=1", "1"),
         ("seeds=[]", "seeds"),
         ("count=1", "1"),
+        ("shown=0", "0"),
+        ("only=[shortcuts]", "'shortcuts'"),
+        ("+network.depth=3", "network.depth"),
+        ("network.width=0", "0"),
+        ("trainer.steps=5", "too few for 7 stages"),
     ],
 )
 def test_wrong_values_get_one_sentence(tmp_path, run_command, word, quoted):
@@ -68,4 +80,4 @@ def test_wrong_values_get_one_sentence(tmp_path, run_command, word, quoted):
     assert code == 2
     assert quoted in errors
     assert errors.count("\n") == 1
-    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "runs").rglob("*.safetensors"))

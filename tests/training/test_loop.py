@@ -288,6 +288,28 @@ def test_a_teacher_is_given_where_none_is_trained(tmp_path):
         make_trainer(tmp_path / "needless", 10, objective=FlowMatching(), teacher=teacher.ema_network)
 
 
+def test_the_best_of_the_teachers_phase_is_not_the_students(tmp_path):
+    objective = ConsistencyDistillation(base_steps=4, teacher_fraction=0.5)
+
+    def measure(step, network):  # the teacher seems better than the student will be
+        return {"error": {5: 1.0, 10: 0.5, 15: 3.0, 20: 2.0}[step]}
+
+    options = {"hooks": [Hook(5, measure)], "best_metric": "error"}
+    make_trainer(tmp_path / "run", 20, objective=objective, **options).run()
+    assert (tmp_path / "run" / "checkpoints" / "best").resolve().name == "step_00000020"
+
+    def crashing(step, rows):
+        if step == 13:
+            raise RuntimeError("power cut")
+        return toy_batches()(step, rows)
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        make_trainer(tmp_path / "broken", 20, objective=objective, batches=crashing, **options).run()
+    make_trainer(tmp_path / "broken", 20, objective=objective, **options).run()
+    assert_same(state(tmp_path / "run"), state(tmp_path / "broken"))
+    assert (tmp_path / "broken" / "checkpoints" / "best").resolve().name == "step_00000020"
+
+
 def test_forward_derivatives_of_a_compiled_network_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"say trainer\.compile=false"):
         make_trainer(tmp_path, 10, objective=MeanFlow(), compile=True)

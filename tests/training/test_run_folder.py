@@ -91,3 +91,13 @@ def test_a_claim_that_was_cut_short_is_taken_up(tmp_path):
     (tmp_path / ".run.json").write_text("{")
     assert RunFolder(tmp_path).claim({"steps": 1}) is None
     assert RunFolder(tmp_path).claim({"steps": 1}) is None
+
+
+def test_a_value_that_did_not_exist_when_the_run_began_counts_as_null(tmp_path):
+    assert RunFolder(tmp_path / "run").claim({"seed": 0}) is None
+    assert RunFolder(tmp_path / "run").claim({"seed": 0, "teacher": None}) is None
+    with pytest.raises(FileExistsError, match="teacher is None there and 'flow' here"):
+        RunFolder(tmp_path / "run").claim({"seed": 0, "teacher": "flow"})
+    (tmp_path / "run" / "finished.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="finished"):
+        RunFolder(tmp_path / "run").claim({"seed": 0, "teacher": None})

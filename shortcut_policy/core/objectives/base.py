@@ -183,3 +183,46 @@ def draw_dropped_rows(rows: int, probability: float, generator: torch.Generator)
     if probability == 0.0:
         return None
     return torch.rand(rows, generator=generator, device=generator.device) < probability
+
+
+def check_guidance(guidance: float, condition_dropout: float) -> None:
+    """Guidance leads away from the null condition, which must have been trained.
+
+    Raises:
+        ValueError: it was not; or the dropout is not in [0, 1).
+    """
+    if not 0.0 <= condition_dropout < 1.0:
+        raise ValueError(f"condition_dropout must lie in [0, 1), got {condition_dropout}")
+    if guidance != 1.0 and condition_dropout == 0.0:
+        raise ValueError(
+            f"guidance={guidance} needs a network that was also trained without its condition: say "
+            "condition_dropout=0.1"
+        )
+
+
+def check_teacher(teacher_fraction: float, guidance: float, condition_dropout: float) -> None:
+    """Check the options of a method that distils a guided flow.
+
+    Raises:
+        ValueError: the fraction is not in [0, 1), or the flow is not trained for guidance; one that is given (fraction
+            0) has a dropout of its own.
+    """
+    if not 0.0 <= teacher_fraction < 1.0:
+        raise ValueError(f"teacher_fraction must lie in [0, 1), got {teacher_fraction}")
+    if teacher_fraction > 0:
+        check_guidance(guidance, condition_dropout)
+
+
+def teacher_steps(teacher_fraction: float, total_steps: int) -> int:
+    """How many of the updates train the teacher: 0 for one that is given (fraction 0).
+
+    Raises:
+        ValueError: the fraction leaves the teacher or the student nothing.
+    """
+    steps = round(teacher_fraction * total_steps)
+    if teacher_fraction > 0 and not 0 < steps < total_steps:
+        raise ValueError(
+            f"teacher_fraction={teacher_fraction} divides {total_steps} updates into {steps} for the teacher and "
+            f"{total_steps - steps} for the student: raise trainer.steps, or choose another fraction"
+        )
+    return steps

@@ -12,7 +12,18 @@ from dataclasses import dataclass
 import torch
 
 from shortcut_policy.core.interpolant import Interpolant, expand_rows
-from shortcut_policy.core.objectives.base import Batch, Draw, Loss, Mean, Need, Networks, Phase, mean_square
+from shortcut_policy.core.objectives.base import (
+    Batch,
+    Draw,
+    Loss,
+    Mean,
+    Need,
+    Networks,
+    Phase,
+    check_teacher,
+    mean_square,
+    teacher_steps,
+)
 from shortcut_policy.core.objectives.flow_matching import FlowMatching
 from shortcut_policy.core.preconditioning import Preconditioning
 from shortcut_policy.core.sampler import ConsistencySampler, end_point
@@ -40,8 +51,7 @@ class ConsistencyDistillation:
     def __post_init__(self) -> None:
         DyadicSteps(self.base_steps)
         self._flow()
-        if not 0.0 <= self.teacher_fraction < 1.0:
-            raise ValueError(f"teacher_fraction must lie in [0, 1), got {self.teacher_fraction}")
+        check_teacher(self.teacher_fraction, self.guidance, self.condition_dropout)
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -50,7 +60,7 @@ class ConsistencyDistillation:
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:
         """The teacher's training, unless it is given; then the student's, which begins as the teacher."""
-        first = round(self.teacher_fraction * total_steps)
+        first = teacher_steps(self.teacher_fraction, total_steps)
         if first == 0:
             return (Phase("consistency_distillation", total_steps, self, student="teacher"),)
         return (

@@ -94,6 +94,7 @@ class ConsistencyTraining:
         student = nets.student
         if draw.drop is not None:
             student, target = student.drop(draw.drop), target.drop(draw.drop)
+        student.encoded()  # with its gradient, before the target, where it is the same, asks for it without
         path, velocity = Interpolant(), Preconditioning(self.sigma_data).velocity
         x_t, later = path.point(draw.noise, batch.data, draw.t), draw.t + draw.distance
         with torch.no_grad():

@@ -22,6 +22,7 @@ from shortcut_policy.core.objectives.base import (
     Need,
     Networks,
     Phase,
+    check_guidance,
     draw_dropped_rows,
     mean_square,
 )
@@ -52,7 +53,7 @@ class LiveReflow:
 
     Args:
         pair_steps: Euler steps with which a pair is made.
-        reflow_fraction: share of the batch that learns from pairs, in [0, 1].
+        reflow_fraction: share of the batch that learns from pairs, in [0, 1); the others learn the flow.
         teacher: who makes them: "online", the student itself, or its "ema".
         condition_dropout: share of the flow rows trained on the null condition, in [0, 1).
         guidance: scale of classifier-free guidance with which pairs are made; 1 is none.
@@ -70,10 +71,9 @@ class LiveReflow:
         Preconditioning(self.sigma_data)
         if self.pair_steps < 1:
             raise ValueError(f"pair_steps must be positive, got {self.pair_steps}")
-        if not 0.0 <= self.reflow_fraction <= 1.0:
-            raise ValueError(f"reflow_fraction must lie in [0, 1], got {self.reflow_fraction}")
-        if not 0.0 <= self.condition_dropout < 1.0:
-            raise ValueError(f"condition_dropout must lie in [0, 1), got {self.condition_dropout}")
+        if not 0.0 <= self.reflow_fraction < 1.0:
+            raise ValueError(f"reflow_fraction must lie in [0, 1), got {self.reflow_fraction}")
+        check_guidance(self.guidance, self.condition_dropout)
         if self.teacher not in ("online", "ema"):
             raise ValueError(f"teacher must be one of online, ema, got {self.teacher!r}")
 

@@ -22,6 +22,7 @@ from shortcut_policy.core.objectives.base import (
     Need,
     Networks,
     Phase,
+    check_guidance,
     draw_dropped_rows,
     mean_square,
 )
@@ -94,8 +95,7 @@ class MeanFlow:
             raise ValueError(f"weight_power must not be negative, got {self.weight_power}")
         if not self.weight_offset > 0.0:
             raise ValueError(f"weight_offset must be positive, got {self.weight_offset}")
-        if not 0.0 <= self.condition_dropout < 1.0:
-            raise ValueError(f"condition_dropout must lie in [0, 1), got {self.condition_dropout}")
+        check_guidance(self.guidance, self.condition_dropout)
 
     @property
     def needs(self) -> frozenset[Need]:

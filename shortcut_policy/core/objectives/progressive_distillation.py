@@ -13,7 +13,18 @@ from dataclasses import dataclass
 import torch
 
 from shortcut_policy.core.interpolant import Interpolant
-from shortcut_policy.core.objectives.base import Batch, Draw, Loss, Mean, Need, Networks, Phase, mean_square
+from shortcut_policy.core.objectives.base import (
+    Batch,
+    Draw,
+    Loss,
+    Mean,
+    Need,
+    Networks,
+    Phase,
+    check_teacher,
+    mean_square,
+    teacher_steps,
+)
 from shortcut_policy.core.objectives.flow_matching import FlowMatching
 from shortcut_policy.core.objectives.shortcut import bootstrap_target
 from shortcut_policy.core.preconditioning import Preconditioning
@@ -97,8 +108,7 @@ class ProgressiveDistillation:
             raise ValueError(f"base_steps must be at least 2 for two steps to become one, got {self.base_steps}")
         DyadicSteps(self.base_steps)
         self._flow()
-        if not 0.0 <= self.teacher_fraction < 1.0:
-            raise ValueError(f"teacher_fraction must lie in [0, 1), got {self.teacher_fraction}")
+        check_teacher(self.teacher_fraction, self.guidance, self.condition_dropout)
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -120,7 +130,7 @@ class ProgressiveDistillation:
         Raises:
             ValueError: there are fewer updates than stages.
         """
-        first, count = round(self.teacher_fraction * total_steps), len(self.stages)
+        first, count = teacher_steps(self.teacher_fraction, total_steps), len(self.stages)
         if total_steps - first < count:
             raise ValueError(
                 f"{total_steps} updates, {first} of them for the teacher, are too few for {count} stages: raise "
