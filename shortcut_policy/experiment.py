@@ -188,6 +188,8 @@ def _make_trainer(
             },
         },
     ).to(processes.device)
+    if config.init_from is not None:
+        policy.network.load_state_dict(read_trained(config.init_from, policy, "init_from").network.state_dict())
     batches = _batches(config, training, processes.device)
     hooks = []
     if held_out is not None:
@@ -218,28 +220,41 @@ def _make_trainer(
     )
 
 
+def read_trained(path: str, policy: Policy, option: str) -> Policy:
+    """A trained policy that sees and does what `policy` does: same network, window, actions and normalization.
+
+    Args:
+        option: through which it was asked for, to be named in messages.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it differs; the message says in what.
+    """
+    trained = Policy.from_pretrained(find_checkpoint(path), policy.device)
+    there, here = to_mapping(trained.config), to_mapping(policy.config)
+    for name in sorted(here.keys() - {"objective", "metadata", "action_steps"}):
+        if there[name] != here[name]:
+            raise ValueError(f"{option}={path} has {name} {there[name]}, and this run {here[name]}: they must agree")
+    fitted = policy.normalizer.state_dict()
+    if any(not torch.equal(value, fitted[name]) for name, value in trained.normalizer.state_dict().items()):
+        raise ValueError(f"{option}={path} was trained on other data: its normalizer differs")
+    return trained
+
+
 def read_teacher(path: str, student: Policy) -> nn.Module:
     """The network of a trained flow, for a student that distils it.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, it is no flow, or it does not see what the student sees.
+        FileNotFoundError, ValueError: as `read_trained`; or it is no flow, or another kind of it.
     """
-    teacher = Policy.from_pretrained(find_checkpoint(path), student.device)
-    mine, theirs = to_mapping(student.config), to_mapping(teacher.config)
-    if teacher.config.objective.name != "flow_matching":
-        raise ValueError(f"teacher={path} was trained by {teacher.config.objective.name}: it must be flow_matching")
-    for name in sorted(mine.keys() - {"objective", "metadata", "action_steps"}):
-        if mine[name] != theirs[name]:
-            raise ValueError(f"teacher={path} has {name} {theirs[name]}, and the student {mine[name]}: they must agree")
-    if student.config.objective.options.get("guidance", 1.0) != 1.0:
-        dropout = teacher.config.objective.options.get("condition_dropout", 0.0)
-        check_guidance(student.config.objective.options["guidance"], dropout)
-    sigmas = [policy.config.objective.options.get("sigma_data") for policy in (teacher, student)]
+    teacher = read_trained(path, student, "teacher")
+    flow, options = teacher.config.objective, student.config.objective.options
+    if flow.name != "flow_matching":
+        raise ValueError(f"teacher={path} was trained by {flow.name}: it must be flow_matching")
+    if options.get("guidance", 1.0) != 1.0:
+        check_guidance(options["guidance"], flow.options.get("condition_dropout", 0.0))
+    sigmas = [part.get("sigma_data") for part in (flow.options, options)]
     if sigmas[0] != sigmas[1]:
         raise ValueError(f"teacher={path} has sigma_data {sigmas[0]}, and objective.sigma_data is {sigmas[1]}")
-    normalizers = [policy.normalizer.state_dict() for policy in (teacher, student)]
-    if any(not torch.equal(value, normalizers[1][name]) for name, value in normalizers[0].items()):
-        raise ValueError(f"teacher={path} was trained on other data: its normalizer differs")
     return teacher.network
 
 

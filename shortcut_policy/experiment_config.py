@@ -135,6 +135,7 @@ class ExperimentConfig:
         task: its name.
         data, policy, network, objective, trainer: the parts.
         environment: for rollouts; null for data without one.
+        init_from: checkpoint whose network the training begins with, whatever its objective; null: random weights.
         teacher: checkpoint of a flow that the objective distils instead of training one; null: none.
         output: folder of the run; null: outputs/{task}_{objective}_{seed}.
         device: "auto", "cpu", "cuda", ...
@@ -149,6 +150,7 @@ class ExperimentConfig:
     environment: EnvironmentConfig | None = None
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    init_from: str | None = None
     teacher: str | None = None
     output: str | None = None
     device: str = "auto"

@@ -91,7 +91,7 @@ def test_a_trained_flow_is_distilled(tmp_path, demonstrations, run_command):
 
     for change, quoted in (
         ("objective.sigma_data=0.1", "has sigma_data None, and objective.sigma_data is 0.1"),
-        ("policy.horizon=8", "has horizon 16, and the student 8"),
+        ("policy.horizon=8", "has horizon 16, and this run 8"),
         ("data.valid_fraction=0.5", "was trained on other data: its normalizer differs"),
         (f"teacher={output}", "was trained by consistency_distillation: it must be flow_matching"),
         ("teacher=null", "the objective needs a teacher and trains none"),
@@ -106,6 +106,22 @@ def test_a_trained_flow_is_distilled(tmp_path, demonstrations, run_command):
         assert quoted in errors
         assert errors.count("\n") == 1
         assert not (tmp_path / "other").exists()
+
+
+def test_a_training_begins_with_the_weights_of_another(tmp_path, demonstrations, run_command):
+    flow, output, data = tmp_path / "flow", tmp_path / "run", f"data.path={demonstrations}"
+    tiny = [*TINY, "trainer.steps=4"]
+    assert run_command("train_policy", data, "objective=flow_matching", *tiny, f"output={flow}")[0] == 0
+    words = [data, "objective=shortcut", *tiny, f"init_from={flow}", "trainer.learning_rate=1e-12", f"output={output}"]
+    code, _, errors = run_command("train_policy", *words)
+    assert code == 0, errors
+    begun, given = (load_file(last(path) / "training_state" / "tensors.safetensors") for path in (output, flow))
+    for name in (name for name in given if name.startswith("ema/")):
+        torch.testing.assert_close(begun[name.replace("ema/", "network/")], given[name], rtol=0, atol=1e-9)
+    code, _, errors = run_command("train_policy", *words, "network.widths=[16,16]", f"output={tmp_path / 'other'}")
+    assert code == 2
+    assert f"init_from={flow} has network" in errors
+    assert errors.count("\n") == 1
 
 
 def test_sigterm_saves_and_says_so(tmp_path, demonstrations, run_command, start_command):
