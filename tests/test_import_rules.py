@@ -68,9 +68,9 @@ MAY_IMPORT = {
     "shortcut_policy.conversion": "numpy shortcut_policy.data shortcut_policy.replay_workers envs",
     "shortcut_policy.trials": "torch envs",
     "shortcut_policy.diagnosis": "packaging shortcut_policy.trials envs",
-    "image_gen": """numpy torch einops torchvision pyarrow torch_fidelity diffusers
-        shortcut_policy.core shortcut_policy.nn.embeddings shortcut_policy.training shortcut_policy.pretrained
-        shortcut_policy.config""",
+    "image_gen": """numpy torch einops torchvision pyarrow sklearn torch_fidelity diffusers
+        shortcut_policy.core shortcut_policy.nn.embeddings shortcut_policy.data.epoch_order shortcut_policy.training
+        shortcut_policy.pretrained shortcut_policy.config""",
     "envs": "gymnasium numpy scipy h5py mujoco OpenGL gym_pusht robosuite",
 }
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from shortcut_policy.data.episodes import Episodes
+from shortcut_policy.data.epoch_order import EpochOrder
 from shortcut_policy.data.windows import Windows
 
 
@@ -26,51 +26,8 @@ class WindowBatch:
     action_is_pad: Tensor
 
 
-class WindowOrder:
-    """Which windows form each batch: a pure function of (seed, epoch).
-
-    Batch k holds the positions k B ... (k + 1) B - 1 of the endless sequence of shuffled epochs, so that a run can
-    begin anywhere and no window is left out at the end of an epoch.
-
-    Args:
-        num_windows: W.
-        batch_size: B, rows of the global batch.
-        seed: of the order.
-    """
-
-    def __init__(self, num_windows: int, batch_size: int, seed: int) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be positive, got {batch_size}")
-        self.num_windows = num_windows
-        self.batch_size = batch_size
-        self.seed = seed
-        self._epoch = -1
-        self._order = np.empty(0, np.int64)
-
-    def batch(self, step: int, rows: slice = slice(None)) -> Tensor:
-        """Numbers of the windows in the rows (a slice of 0 ... B - 1) of batch number `step`."""
-        start, stop, _ = rows.indices(self.batch_size)
-        positions = np.arange(step * self.batch_size + start, step * self.batch_size + stop)
-        index = np.empty(len(positions), np.int64)
-        for epoch in np.unique(positions // self.num_windows):
-            inside = positions // self.num_windows == epoch
-            index[inside] = self._epoch_order(int(epoch))[positions[inside] % self.num_windows]
-        return torch.from_numpy(index)
-
-    def sequential(self, limit: int | None = None) -> tuple[Tensor, ...]:
-        """Numbers of `limit` windows evenly spread over the data (default all), in batches of at most B."""
-        count = self.num_windows if limit is None else min(limit, self.num_windows)
-        return (torch.arange(count) * self.num_windows // count).split(self.batch_size)
-
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.num_windows)
-            self._epoch = epoch
-        return self._order
-
-
 class WindowBatches:
-    """All windows of some episodes, resident on a device, in the order of `WindowOrder`.
+    """All windows of some episodes, resident on a device, in the order of `EpochOrder`.
 
     Args:
         episodes: the data.
@@ -93,7 +50,7 @@ class WindowBatches:
     ) -> None:
         self.batch_size = batch_size
         self.num_windows = len(windows)
-        self.order = WindowOrder(self.num_windows, batch_size, seed)
+        self.order = EpochOrder(self.num_windows, batch_size, seed)
         self._observations = {k: torch.from_numpy(v).to(device) for k, v in episodes.observations.items()}
         self._actions = torch.from_numpy(episodes.actions).to(device)
         self._observation_index = torch.from_numpy(windows.observation_index).to(device)
