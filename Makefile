@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
 ROBOMIMIC = $(VENV)/.robomimic
+IMAGE = $(VENV)/.image
 
 PUSHT_DATA ?=
 PUSHT = $(or $(PUSHT_DATA),data/pusht/pusht_cchi_v7_replay.zarr)
@@ -25,7 +26,7 @@ demo-pusht: $(READY)
 	$(RUN) scripts/eval_policy.py checkpoint=$(DEMO) steps=[1,2,4,8,16] episodes=20 overwrite=true
 	@echo "The whole training: $(RUN) scripts/train_policy.py task=pusht data.path=$(PUSHT)"
 
-test: $(READY) $(ROBOMIMIC)
+test: $(READY) $(ROBOMIMIC) $(IMAGE)
 	$(RUN) -m pytest
 
 lint: $(READY)
@@ -56,6 +57,11 @@ $(READY): pyproject.toml constraints.txt
 	$(RUN) -c 'import cv2' 2>/dev/null || \
 		$(RUN) -m pip install --quiet --force-reinstall --no-deps opencv-python-headless==4.11.0.86
 	touch $(READY)
+
+# image_gen, which the robot policies do without
+$(IMAGE): $(READY)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[image]'
+	touch $(IMAGE)
 
 # robomimic, for the comparison with its policies only. A part of it is compiled by a setup that calls cmake: pip's
 # isolated build would hide the one of the environment

@@ -15,13 +15,12 @@ from hydra_command import command
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from shortcut_policy.config import from_mapping, to_mapping
+from shortcut_policy.config import Component, from_mapping, to_mapping
 from shortcut_policy.experiment import open_rollouts, roll_out
 from shortcut_policy.experiment_config import EnvironmentConfig
 from shortcut_policy.objective_cost import evaluations_per_row
 from shortcut_policy.plots import score_and_latency
 from shortcut_policy.policy import Policy
-from shortcut_policy.policy_config import Component
 from shortcut_policy.pretrained import find_checkpoint
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware, installed_versions
 from shortcut_policy.realtime.latency import sampling_latency_ms

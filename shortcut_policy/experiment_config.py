@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from shortcut_policy.config import Component
 from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.array_source import ArraySource
 from shortcut_policy.data.normalizer import Normalization
-from shortcut_policy.policy_config import Component
 from shortcut_policy.training.config import TrainerConfig
 
 

@@ -4,16 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from shortcut_policy.config import Component
 from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.normalizer import Normalization
-
-
-@dataclass(frozen=True)
-class Component:
-    """A part chosen by name, with its options."""
-
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

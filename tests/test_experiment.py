@@ -7,11 +7,11 @@ import h5py
 import numpy as np
 import pytest
 
+from shortcut_policy.config import Component
 from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.array_source import ArraySource
 from shortcut_policy.experiment import make_environment, read_demonstrations, recorded_environment, train
 from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, ExperimentConfig
-from shortcut_policy.policy_config import Component
 from shortcut_policy.training.config import TrainerConfig
 
 ENV_ARGS = {

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "shortcut_policy.training": """torch tqdm safetensors wandb
         shortcut_policy.core shortcut_policy.config shortcut_policy.pretrained""",
     "shortcut_policy.chunking": "torch gymnasium shortcut_policy.data",
-    "shortcut_policy.policy_config": "shortcut_policy.data.action_codec shortcut_policy.data.normalizer",
+    "shortcut_policy.policy_config": """shortcut_policy.config
+        shortcut_policy.data.action_codec shortcut_policy.data.normalizer""",
     "shortcut_policy.policy": """torch
         shortcut_policy.core shortcut_policy.nn shortcut_policy.chunking shortcut_policy.pretrained
         shortcut_policy.config shortcut_policy.policy_config
@@ -68,7 +69,7 @@ MAY_IMPORT = {
     "shortcut_policy.conversion": "numpy shortcut_policy.data shortcut_policy.replay_workers envs",
     "shortcut_policy.trials": "torch envs",
     "shortcut_policy.diagnosis": "packaging shortcut_policy.trials envs",
-    "image_gen": """numpy torch einops torchvision pyarrow sklearn torch_fidelity diffusers
+    "image_gen": """numpy torch einops torchvision PIL pyarrow sklearn torch_fidelity diffusers
         shortcut_policy.core shortcut_policy.nn.embeddings shortcut_policy.data.epoch_order shortcut_policy.training
         shortcut_policy.pretrained shortcut_policy.config""",
     "envs": "gymnasium numpy scipy h5py mujoco OpenGL gym_pusht robosuite",

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from shortcut_policy.config import from_mapping, to_mapping
+from shortcut_policy.config import Component, from_mapping, to_mapping
 from shortcut_policy.data.action_codec import ActionCodec
-from shortcut_policy.policy_config import Component, PolicyConfig
+from shortcut_policy.policy_config import PolicyConfig
 
 DIMS = {"position": 2, "angle": 1}
 

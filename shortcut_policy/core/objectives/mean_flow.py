@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shortcut_policy.core.interpolant import Interpolant, expand_rows
 from shortcut_policy.core.network import BoundNetwork, Predictor
@@ -45,7 +46,8 @@ def mean_flow_target(
     with torch.no_grad():
         network.encoded()
         along = (v, torch.ones_like(t), -torch.ones_like(d))
-        derivative: Tensor = torch.func.jvp(velocity, (x_t, t, d), along)[1]
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative
+            derivative: Tensor = torch.func.jvp(velocity, (x_t, t, d), along)[1]
         return v + expand_rows(d, v) * derivative.to(v.dtype)
 
 

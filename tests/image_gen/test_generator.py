@@ -1,0 +1,111 @@
+"""Images in, images out: data, generator, checkpoint."""
+
+import numpy as np
+import pytest
+import torch
+
+from image_gen.generator import Generator, GeneratorConfig
+from image_gen.image_data import ImageBatches, ImageSet, load_digits, to_network, to_uint8
+from shortcut_policy.config import Component
+
+
+def make_generator(seed=0, objective="shortcut", **options):
+    network = Component("dit", {"patch": 4, "width": 16, "depth": 1, "heads": 2})
+    made = Generator.create(GeneratorConfig(1, 8, 10, network, Component(objective, options)), seed)
+    torch.manual_seed(seed)
+    for parameter in made.network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return made
+
+
+def image_set(count=7):
+    images = np.random.default_rng(0).integers(0, 256, (count, 1, 8, 8)).astype(np.uint8)
+    return ImageSet(images, np.arange(count) % 3, 3, "a test")
+
+
+def test_digits_are_there_without_a_download():
+    pytest.importorskip("sklearn")
+    digits = load_digits()
+    assert digits.images.shape == (1797, 1, 8, 8)
+    assert digits.images.max() == 255
+    assert np.bincount(digits.labels).min() > 170
+    assert digits.num_classes == 10
+
+
+def test_pixels_survive_the_way_to_the_network_and_back():
+    every = torch.arange(256, dtype=torch.uint8)
+    assert to_network(every).min() == -1
+    assert to_network(every).max() == 1
+    assert torch.equal(to_uint8(to_network(every)), every)
+    assert to_uint8(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
+
+
+def test_an_epoch_holds_every_image_once_with_its_label():
+    data = image_set()
+    batches = ImageBatches(data, 7, seed=3)
+    for step in range(2):
+        batch = batches.batch(step)
+        same = [(data.images == image.numpy()).all((1, 2, 3)) for image in to_uint8(batch.data)]
+        order = [int(np.flatnonzero(found)[0]) for found in same]
+        assert sorted(order) == list(range(7))
+        assert batch.condition.tolist() == data.labels[order].tolist()
+        assert batch.null_condition.tolist() == [3] * 7
+    rows = ImageBatches(data, 7, seed=3).batch(1, slice(2, 5))
+    assert torch.equal(rows.data, batch.data[2:5])
+
+
+@pytest.mark.parametrize(
+    ("change", "quoted"),
+    [
+        ({"images": np.zeros((7, 1, 8, 6), np.uint8)}, r"\(7, 1, 8, 6\)"),
+        ({"images": np.zeros((7, 1, 8, 8), np.float32)}, "float32"),
+        ({"labels": np.arange(6)}, r"\(6,\)"),
+        ({"labels": np.arange(7)}, "0 to 6"),
+    ],
+)
+def test_image_sets_that_do_not_fit_are_refused(change, quoted):
+    with pytest.raises(ValueError, match=quoted):
+        ImageSet(**{**vars(image_set()), **change})
+
+
+def test_samples_are_images_and_a_function_of_their_noise():
+    made, labels = make_generator(), torch.arange(6)
+    noise = torch.randn(6, 1, 8, 8)
+    images = made.sample(labels, 2, noise=noise)
+    assert images.shape == (6, 1, 8, 8)
+    assert images.dtype == torch.uint8
+    assert torch.equal(made.sample(labels[2:4], 2, noise=noise[2:4]), images[2:4])
+    assert not torch.equal(made.sample(labels + 1, 2, noise=noise), images)
+    assert not torch.equal(made.sample(labels, 2, noise=noise, guidance=4.0), images)
+    again = [
+        make_generator(objective="consistency_training").sample(
+            labels, 3, noise=noise, generator=torch.Generator().manual_seed(seed)
+        )
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(again[0], again[1])
+    assert not torch.equal(again[0], again[2])
+
+
+def test_a_checkpoint_samples_as_before(tmp_path):
+    made, noise = make_generator(), torch.randn(3, 1, 8, 8)
+    made.save_pretrained(tmp_path / "checkpoint")
+    loaded = Generator.from_pretrained(tmp_path / "checkpoint")
+    assert loaded.config == made.config
+    labels = torch.tensor([0, 5, 10])
+    assert torch.equal(loaded.sample(labels, 4, noise=noise), made.sample(labels, 4, noise=noise))
+    state = torch.random.get_rng_state()
+    Generator.from_pretrained(tmp_path / "checkpoint")
+    assert torch.equal(torch.random.get_rng_state(), state), "loading draws nothing from the global generator"
+
+
+def test_what_does_not_fit_is_quoted():
+    made = make_generator()
+    with pytest.raises(ValueError, match=r"0 \.\.\. 10, got \[11\]"):
+        made.sample(torch.tensor([11]), 1)
+    with pytest.raises(ValueError, match=r"\(1, 1, 8, 8\), got \(1, 1, 4, 4\)"):
+        made.sample(torch.tensor([1]), 1, noise=torch.zeros(1, 1, 4, 4))
+    for network, quoted in ((Component("vit"), "'vit': known are dit"), (Component("dit", {"layers": 3}), "layers")):
+        with pytest.raises(ValueError, match=quoted):
+            Generator(GeneratorConfig(1, 8, 10, network, Component("shortcut")))
