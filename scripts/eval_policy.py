@@ -31,6 +31,8 @@ from shortcut_policy.training.distributed import join_processes
 from shortcut_policy.video import write_mp4
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+OUTWARD = ("progress", "logger", "log_every", "checkpoint_every", "keep_checkpoints")
+"""Values of a trainer that change no weight."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,13 @@ def describe_training(checkpoints: list[Path], policies: list[Policy]) -> Traini
     trainers = [dict(record["trainer"]) for record in records]
     seeds = tuple(trainer.pop("seed") for trainer in trainers)
     for policy, trainer in zip(policies, trainers, strict=True):
-        if replace(policy.config, metadata=policies[0].config.metadata) != policies[0].config or trainer != trainers[0]:
-            raise ValueError(f"the checkpoints {', '.join(map(str, checkpoints))} were not trained alike")
+        differing = [name for name in trainer if trainer[name] != trainers[0][name] and name not in OUTWARD]
+        if replace(policy.config, metadata=policies[0].config.metadata) != policies[0].config:
+            differing.append("the policy's configuration")
+        if differing:
+            raise ValueError(
+                f"the checkpoints {', '.join(map(str, checkpoints))} were not trained alike: {differing[0]} differs"
+            )
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"every checkpoint must have a training seed of its own, got {list(seeds)}")
     progress = [json.loads((path / "training_state" / "progress.json").read_text()) for path in checkpoints]
