@@ -85,6 +85,23 @@ def test_wrong_values_get_one_sentence(run_folder, run_command, words, quoted):
     assert errors.count("\n") == 1
 
 
+def test_seeds_that_were_trained_alike_are_evaluated_together(tmp_path, demonstrations, run_folder, run_command):
+    words = [f"data.path={demonstrations}", "trainer.steps=10", "environment.options.max_steps=12", *TINY]
+    for number, change in ((1, "trainer.log_every=2"), (2, "trainer.learning_rate=0.1")):
+        output = f"output={tmp_path / str(number)}"
+        assert run_command("train_policy", *words, f"seed={number}", change, output)[0] == 0
+    common = ("steps=[1]", "episodes=2", "videos=0", "latency_calls=1", "device=cpu")
+    code, _, errors = run_command("eval_policy", f"checkpoint=[{run_folder},{tmp_path / '1'}]", *common)
+    assert code == 0, errors
+    result = read_result(run_folder / "evaluation" / "result.json")
+    assert result.training.seeds == (0, 1)
+    assert [len(scores) for scores in result.rows[0].scores] == [2, 2]
+    again = (f"checkpoint=[{run_folder},{tmp_path / '2'}]", "overwrite=true")
+    code, _, errors = run_command("eval_policy", *again, *common)
+    assert code == 2
+    assert "not trained alike: learning_rate differs" in errors
+
+
 def test_another_version_and_damaged_files_are_refused(run_folder, run_command):
     checkpoint = (run_folder / "checkpoints" / "last").resolve()
     document = json.loads((checkpoint / "config.json").read_text())
