@@ -16,3 +16,11 @@ def test_objectives_are_found_by_name_and_their_phases_fill_the_training():
 def test_unknown_names_are_quoted(name):
     with pytest.raises(ValueError, match=f"'{name}': known are .*flow_matching, "):
         objective_class(name)
+
+
+@pytest.mark.parametrize("name", ["consistency_distillation", "progressive_distillation", "reflow"])
+def test_a_fraction_that_leaves_teacher_or_student_nothing_is_refused(name):
+    make = objective_class(name)
+    for fraction, parts in ((0.999, "200 for the teacher and 0 for the student"), (0.001, "0 for the teacher and 200")):
+        with pytest.raises(ValueError, match=f"teacher_fraction={fraction} divides 200 updates into {parts}"):
+            make(teacher_fraction=fraction).phases(200)

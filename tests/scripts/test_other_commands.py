@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from shortcut_policy import Policy
 from shortcut_policy.plots import SOURCE_KEY, sources_text
+from shortcut_policy.results import read_result, write_result
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +44,22 @@ def test_the_readme_is_what_results_and_examples_say():
     assert render(readme) == readme, "run `make readme`"
     assert "<!-- result: pusht_shortcut -->" in readme
     assert "<!-- file: examples/train_from_python.py -->" in readme
+
+
+def test_comparisons_of_objectives_are_rendered_by_the_name_of_their_preset(tmp_path):
+    render = runpy.run_path(str(ROOT / "scripts" / "update_readme.py"))["render"]
+    result = read_result(ROOT / "results" / "can_shortcut.json")
+    (tmp_path / "results").mkdir()
+    for preset in ("shortcut", "shortcut_short"):
+        name = f"can_comparison_{preset}"
+        write_result(tmp_path / "results" / f"{name}.json", replace(result, name=name))
+    text = render(
+        "<!-- objectives can: can_comparison_shortcut can_comparison_shortcut_short -->\n<!-- end -->", tmp_path
+    )
+    assert "| shortcut | **0.91**" in text
+    assert "| shortcut short | **0.91**" in text
+    assert f"- shortcut short: `{result.training.command}`, `{result.command}`" in text
+    assert "](docs/figures/can.png)" in text
 
 
 def test_pictures_are_drawn_from_the_results_that_are_there():
