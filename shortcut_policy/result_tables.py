@@ -61,12 +61,16 @@ def comparison_table(results: Sequence[Result]) -> str:
             f"| {result.task} | {policy_name(result.objective)} | {' | '.join(cells)} | {latency} "
             f"| {seeds}{training.steps:,} updates, {result.network} |"
         )
-    episodes = sorted({result.evaluation.episodes for result in results})
+    numbers = [result.evaluation.episodes for result in results]
+    usual = max(set(numbers), key=numbers.count)
+    others = {f"{r.task}: {r.evaluation.episodes}": None for r in results if r.evaluation.episodes != usual}
+    exceptions = f" ({', '.join(others)})" if others else ""
+    episodes = f"{usual} episodes for every training seed{exceptions}"
     first_seeds = sorted({result.evaluation.first_seed for result in results})
     lines += [
         "",
         f"Success rate by number of network evaluations, with Wilson 95 % intervals over all episodes; "
-        f"{_join(episodes)} episodes for every training seed, from seed {_join(first_seeds)}; last checkpoint. "
+        f"{episodes}, from seed {_join(first_seeds)}; last checkpoint. "
         f"*One step*: median latency of the fewest steps, one robot, on {results[0].hardware}.",
     ]
     return "\n".join(lines)

@@ -107,6 +107,9 @@ def test_several_policies_stand_in_one_table():
         "| pusht | BC-RNN-GMM | **0.60** [0.51, 0.69] |  | **0.60** [0.51, 0.69] | 3.1 ms | 15,000 updates, lstm |",
     ]
     assert "100 episodes for every training seed, from seed 100000" in table[-1]
+    fewer = replace(RESULT, task="transport", evaluation=replace(RESULT.evaluation, episodes=20))
+    text = comparison_table([RESULT, flow, fewer])
+    assert "100 episodes for every training seed (transport: 20), from seed 100000" in text
 
 
 def seed_result(seed, scores):
