@@ -5,6 +5,7 @@ Shapes: B batch, C image channels, H x W pixels or latents, P patch size, N = (H
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -16,6 +17,8 @@ from shortcut_policy.nn.embeddings import SinusoidalEmbedding, StepSizeEmbedding
 
 EMBEDDING_DIM = 256
 """Channels of the sinusoids of t and of log2(1/d), as in the paper's code."""
+
+Compatibility = Literal["none", "official"]
 
 
 def position_embedding(dim: int, side: int) -> Tensor:
@@ -44,18 +47,19 @@ class Attention(nn.Module):
     Args:
         dim: D.
         heads: they divide D.
+        scale: factor on q k^T; None for one over the square root of a head's channels.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, scale: float | None = None) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.scale = heads, scale
         self.qkv = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         q, k, v = rearrange(self.qkv(x), "b n (three h c) -> three b h n c", three=3, h=self.heads)
-        mixed = functional.scaled_dot_product_attention(q, k, v)
+        mixed = functional.scaled_dot_product_attention(q, k, v, scale=self.scale)
         return self.output(rearrange(mixed, "b h n c -> b n (h c)"))
 
 
@@ -66,13 +70,14 @@ class Block(nn.Module):
         dim: D.
         heads: of the attention.
         mlp_ratio: hidden channels of the MLP over D.
+        scale: of the attention.
     """
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, scale: float | None = None) -> None:
         super().__init__()
         hidden = int(mlp_ratio * dim)
         self.norm = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
-        self.attention = Attention(dim, heads)
+        self.attention = Attention(dim, heads, scale)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, dim))
         self.modulation = nn.Linear(dim, 6 * dim)
 
@@ -83,11 +88,31 @@ class Block(nn.Module):
         return x + gate_m[:, None] * self.mlp(modulate(self.norm(x), shift_m, scale_m))
 
 
+class LevelEmbedding(nn.Module):
+    """(B,) step sizes in (0, 1] -> (B, dim): sinusoids of the level log2(1/d), as in the paper's code.
+
+    There is no step of size 0: the objective must tell the flow as its smallest step.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.level = SinusoidalEmbedding(dim)
+
+    def forward(self, d: Tensor) -> Tensor:
+        """Embed d (B,): (B, dim)."""
+        embedded: Tensor = self.level(-torch.log2(d))
+        return embedded
+
+
 class DiT(nn.Module):
     """Predicts for an image x (B, C, H, W) at times t, step sizes d and class labels.
 
     The condition is a tensor of labels (B,) int64; `num_classes` is the null label. At the beginning every block is the
     identity and the prediction is 0.
+
+    With `compatibility="official"` it is the network of the paper's code (github.com/kvfrans/shortcut-models), which
+    differs in four things: t enters its sinusoids as it is, in [0, 1], not times 1000; d = 0 has no embedding; the
+    attention divides q k^T by a head's channels, not by their square root; and blocks do not begin as the identity.
 
     Args:
         channels: C.
@@ -99,6 +124,7 @@ class DiT(nn.Module):
         heads: of the attention.
         mlp_ratio: hidden channels of the MLPs over D.
         checkpointing: whether activations are computed again in the backward pass instead of being kept.
+        compatibility: "none" or "official".
 
     Raises:
         ValueError: sizes do not fit; the message quotes them.
@@ -115,6 +141,7 @@ class DiT(nn.Module):
         heads: int = 12,
         mlp_ratio: float = 4.0,
         checkpointing: bool = False,
+        compatibility: Compatibility = "none",
     ) -> None:
         super().__init__()
         if min(channels, size, patch, width, depth, heads) < 1 or num_classes < 0:
@@ -126,17 +153,23 @@ class DiT(nn.Module):
             raise ValueError(f"patch={patch} must divide the image's size of {size}")
         if width % heads:
             raise ValueError(f"heads={heads} must divide width={width}")
+        if compatibility not in ("none", "official"):
+            raise ValueError(f"compatibility must be none or official, got {compatibility!r}")
+        official = compatibility == "official"
         self.patch, self.side, self.num_classes, self.checkpointing = patch, size // patch, num_classes, checkpointing
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         self.register_buffer("position", position_embedding(width, self.side), persistent=False)
-        self.time = nn.Sequential(SinusoidalEmbedding(EMBEDDING_DIM, scale=1000.0), *_mlp(width))
-        self.step_size = nn.Sequential(StepSizeEmbedding(EMBEDDING_DIM), *_mlp(width))
+        sinusoids = SinusoidalEmbedding(EMBEDDING_DIM, scale=1.0 if official else 1000.0)
+        sizes = LevelEmbedding(EMBEDDING_DIM) if official else StepSizeEmbedding(EMBEDDING_DIM)
+        self.time = nn.Sequential(sinusoids, *_mlp(width))
+        self.step_size = nn.Sequential(sizes, *_mlp(width))
         self.label = nn.Embedding(num_classes + 1, width)
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
+        scale = heads / width if official else None
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, scale) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, patch * patch * channels)
-        self._initialise()
+        self._initialise(zero_blocks=not official)
 
     def encode(self, condition: Tensor) -> Tensor:
         """Labels (B,) int64 in 0 ... K -> (B, D)."""
@@ -155,7 +188,7 @@ class DiT(nn.Module):
         h = self.output(modulate(self.norm(h), *self.modulation(condition).chunk(2, dim=-1)))
         return rearrange(h, "b (h w) (p q c) -> b c (h p) (w q)", h=self.side, p=self.patch, q=self.patch)
 
-    def _initialise(self) -> None:
+    def _initialise(self, zero_blocks: bool) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -165,7 +198,8 @@ class DiT(nn.Module):
         nn.init.normal_(self.label.weight, std=0.02)
         for linear in (self.time[1], self.time[3], self.step_size[1], self.step_size[3]):
             nn.init.normal_(linear.weight, std=0.02)
-        for module in (*(block.modulation for block in self.blocks), self.modulation, self.output):
+        gates = [block.modulation for block in self.blocks] if zero_blocks else []
+        for module in (*gates, self.modulation, self.output):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
 
