@@ -147,20 +147,22 @@ def test_the_network_gives_the_official_numbers(real_data):
 def test_the_objective_gives_the_official_targets(real_data, file, guidance):
     archive = np.load(real_data(f"parity/targets_shortcut_{file}.npz"), allow_pickle=False)
     params = group(np.load(real_data("parity/targets_params.npz"), allow_pickle=False), "ema/")
-    count, dropped = int(archive["num_bootstrap"]), torch.from_numpy(archive["label_drop_mask"]).clone()
-    dropped[:count] = False
-    levels = archive["dt_base"][:count]
+    count = int(archive["num_bootstrap"])
+    levels, bootstrap = archive["dt_base"][:count], np.arange(64) < count
+    # the official bootstrap rows repeat the first images, and the last ones go unused
+    used = np.concatenate([np.arange(count), np.arange(64 - count)])
+    flow = used[count:]
     draw = ShortcutDraw(
-        noise=channels_first(np.concatenate([archive["x0_bootstrap"], archive["x0_flow"][count:]])),
+        noise=channels_first(np.concatenate([archive["x0_bootstrap"], archive["x0_flow"][flow]])),
         t=torch.from_numpy(
-            np.concatenate([archive["t_int_bootstrap"] / 2.0**levels, archive["t_int_flow"][count:] / 128])
+            np.concatenate([archive["t_int_bootstrap"] / 2.0**levels, archive["t_int_flow"][flow] / 128])
         ),
         d=torch.from_numpy(np.concatenate([2.0**-levels, np.full(64 - count, 1 / 128)])),
-        drop=dropped,
-        bootstrap=torch.arange(64) < count,
+        drop=torch.from_numpy(archive["label_drop_mask"][used] & ~bootstrap),
+        bootstrap=torch.from_numpy(bootstrap),
     )
-    labels = torch.from_numpy(archive["labels"]).long()
-    data = Batch(channels_first(archive["images"]), labels, torch.full_like(labels, 10))
+    labels = torch.from_numpy(archive["labels"][used]).long()
+    data = Batch(channels_first(archive["images"][used]), labels, torch.full_like(labels, 10))
     asked = {}
 
     class Answer(torch.nn.Module):
