@@ -25,6 +25,7 @@ from shortcut_policy.results import Training
 from shortcut_policy.robomimic_run import RobomimicRun
 from shortcut_policy.training.distributed import join_processes
 from shortcut_policy.training.interruption import TrainingInterrupted
+from shortcut_policy.training.loop import TrainingDiverged
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ def run_trainer(algorithm: Algorithm, data: DataConfig, output: Path, device: to
 
     Raises:
         TrainingInterrupted: Ctrl-C.
+        TrainingDiverged: the network's output is not finite any more.
     """
     from robomimic.scripts.train import train
 
@@ -147,6 +149,13 @@ def run_trainer(algorithm: Algorithm, data: DataConfig, output: Path, device: to
     except KeyboardInterrupt:
         message = f"interrupted: robomimic cannot resume, so remove {output} and start again"
         raise TrainingInterrupted(message, signal.SIGINT) from None
+    except ValueError as error:
+        if "found invalid values" not in str(error):  # of torch's distributions, with the whole tensor
+            raise
+        raise TrainingDiverged(
+            f"the policy's output became NaN, and robomimic clips no gradient: remove {output} and start again with a "
+            f"lower learning_rate than {algorithm.learning_rate}"
+        ) from None
     (checkpoint,) = (output / "robomimic").glob("*/models/*.pth")
     checkpoint.rename(output / "model.pth")
 

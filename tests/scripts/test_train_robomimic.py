@@ -137,3 +137,11 @@ def test_without_robomimic_the_extra_is_named(monkeypatch, train, run_command, n
     assert (code, errors.count("\n")) == (2, 1)
     assert "`make .venv/.robomimic` installs it" in errors
     assert "C++ compiler" in errors
+
+
+def test_a_training_that_diverges_says_so_in_a_sentence(tmp_path, train):
+    code, _, errors = train(tmp_path / "run", "learning_rate=1e30")
+    assert code != 0
+    message = errors.strip().splitlines()[-1]
+    assert "lower learning_rate than 1e+30" in message
+    assert "tensor(" not in errors
