@@ -17,8 +17,8 @@ class DatasetConfig:
 
     Attributes:
         name: of the data set, in results and folders.
-        source: "digits" (scikit-learn's), "parquet" (columns of encoded images and labels), "folder" (a folder for every
-            class, or images alone) or "huggingface" (of the `datasets` package).
+        source: "digits" (scikit-learn's), "parquet" (columns of encoded images and labels), "folder" (a folder for
+            every class, or images alone) or "huggingface" (of the `datasets` package).
         path: of the file or folder; for "huggingface" what `load_dataset` takes.
         size: H = W of the images: larger ones are cut to their central square and made smaller.
         channels: 1 or 3.

@@ -6,6 +6,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from shortcut_policy.results import read_result
 from shortcut_policy.robomimic_run import RobomimicRun
@@ -139,9 +140,16 @@ def test_without_robomimic_the_extra_is_named(monkeypatch, train, run_command, n
     assert "C++ compiler" in errors
 
 
-def test_a_training_that_diverges_says_so_in_a_sentence(tmp_path, train):
-    code, _, errors = train(tmp_path / "run", "learning_rate=1e37")
+def test_a_training_that_diverges_says_so_in_a_sentence(tmp_path, train, monkeypatch):
+    broken = torch.nn.Module.__call__
+
+    def network(module, *inputs, **options):
+        out = broken(module, *inputs, **options)
+        return out * torch.nan if isinstance(module, torch.nn.Linear) else out
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", network)
+    code, _, errors = train(tmp_path / "run")
     assert code != 0
     message = errors.strip().splitlines()[-1]
-    assert "lower learning_rate than 1e+37" in message
+    assert "lower learning_rate than 0.0001" in message
     assert "tensor(" not in errors
