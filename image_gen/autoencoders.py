@@ -13,14 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from image_gen.image_data import to_network, to_uint8
+from image_gen.pixels import to_network, to_uint8
 
 
 class Autoencoder(Protocol):
-    """What encodes and decodes."""
+    """What encodes and decodes.
+
+    Attributes:
+        channels: of the latents.
+        factor: how many times smaller they are than the images.
+        module: with all weights.
+    """
 
     channels: int
     factor: int
+    module: nn.Module
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) uint8 -> latents (B, channels, H / factor, W / factor) float32."""

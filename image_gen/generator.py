@@ -8,8 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from image_gen.autoencoders import Autoencoder, AutoencoderConfig, load_autoencoder
 from image_gen.dit import IMAGE_NETWORKS
-from image_gen.image_data import to_uint8
+from image_gen.pixels import to_uint8
 from shortcut_policy.config import Component, from_mapping, to_mapping
 from shortcut_policy.core.network import BoundNetwork
 from shortcut_policy.core.objectives import objective_class
@@ -22,10 +23,11 @@ class GeneratorConfig:
     """What a generator is made of: the values in a checkpoint's `config.json`.
 
     Attributes:
-        channels, size: of the images, (C, size, size).
+        channels, size: of the images or latents that the network makes, (C, size, size).
         num_classes: K; the null label is K.
         network, objective: by name, with options.
         metadata: JSON values that travel with the checkpoint, such as the data set.
+        autoencoder: makes images of latents; None where the network makes images.
     """
 
     channels: int
@@ -34,6 +36,7 @@ class GeneratorConfig:
     network: Component
     objective: Component
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    autoencoder: AutoencoderConfig | None = None
 
 
 class Generator(nn.Module):
@@ -49,6 +52,7 @@ class Generator(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
+        self._autoencoder: Autoencoder | None = None
         if config.network.name not in IMAGE_NETWORKS:
             raise ValueError(f"unknown network {config.network.name!r}: known are {', '.join(IMAGE_NETWORKS)}")
         kind, options = IMAGE_NETWORKS[config.network.name], dict(config.network.options)
@@ -72,8 +76,8 @@ class Generator(nn.Module):
         return next(self.network.parameters()).device
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+    def noise_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network makes: images or latents."""
         return self.config.channels, self.config.size, self.config.size
 
     @torch.no_grad()
@@ -86,7 +90,7 @@ class Generator(nn.Module):
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Images (B, C, H, W) uint8, on the CPU.
+        """Images (B, C, H, W) uint8, on the CPU; decoded from latents where the generator makes these.
 
         Args:
             labels: (B,) int64 in 0 ... K; K is the null label.
@@ -96,6 +100,7 @@ class Generator(nn.Module):
             generator: on the generator's device; noise on the way is drawn from it, too.
 
         Raises:
+            FileNotFoundError, ImportError: the autoencoder's weights, or what reads them, are missing.
             ValueError: a label or the noise's shape does not fit.
         """
         labels = torch.as_tensor(labels, dtype=torch.int64, device=self.device)
@@ -103,7 +108,7 @@ class Generator(nn.Module):
             len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= self.config.num_classes
         ):
             raise ValueError(f"labels must be (B,) in 0 ... {self.config.num_classes}, got {labels.tolist()}")
-        shape = (len(labels), *self.image_shape)
+        shape = (len(labels), *self.noise_shape)
         if noise is None:
             noise = torch.randn(shape, generator=generator, device=self.device)
         elif noise.shape != shape:
@@ -112,7 +117,15 @@ class Generator(nn.Module):
         sampler = self.objective.sampler(num_steps)
         again = torch.randn(sampler.step_noises, *shape, generator=generator, device=self.device)
         predict = bound if guidance == 1.0 else bound.guided(guidance)
-        return to_uint8(sampler(predict, noise.to(self.device), again)).cpu()
+        made = sampler(predict, noise.to(self.device), again)
+        return self._images(made).cpu()
+
+    def _images(self, made: Tensor) -> Tensor:
+        if self.config.autoencoder is None:
+            return to_uint8(made)
+        if self._autoencoder is None:
+            self._autoencoder = load_autoencoder(self.config.autoencoder, self.device)
+        return self._autoencoder.decode(made)
 
     def save_pretrained(self, folder: str | Path, network: nn.Module | None = None) -> None:
         """Write the checkpoint folder, with the weights of another network of the same shape if one is given."""

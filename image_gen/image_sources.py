@@ -118,11 +118,11 @@ def decode(content: Any, size: int, channels: int) -> np.ndarray:
         image = image.convert("L" if channels == 1 else "RGB")
     except (OSError, ValueError, SyntaxError, TypeError, AttributeError, Image.DecompressionBombError) as error:
         raise CorruptImageError(str(error)) from error
-    side = min(image.size)
     if image.size != (size, size):
+        side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        image = image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+        square = image.crop((left, top, left + side, top + side))
+        image = square.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
     array = np.asarray(image)
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
 

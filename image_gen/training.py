@@ -1,17 +1,18 @@
 """An image-generation run put together: data, generator, trainer."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from image_gen.autoencoders import AutoencoderConfig, load_autoencoder
 from image_gen.generator import Generator, GeneratorConfig
-from image_gen.image_data import ImageBatches, ImageSet, load_digits
+from image_gen.image_data import ImageBatches, ImageSet, LatentSet, load_images, load_latents
+from image_gen.image_sources import DatasetConfig
 from shortcut_policy.config import Component, to_mapping
 from shortcut_policy.training.config import TrainerConfig
-from shortcut_policy.training.distributed import join_processes
+from shortcut_policy.training.distributed import Processes, join_processes
 from shortcut_policy.training.loop import Trainer
 from shortcut_policy.training.state import Progress
-
-DATASETS = {"digits": load_digits}
 
 
 @dataclass(frozen=True)
@@ -20,20 +21,20 @@ class ImageExperimentConfig:
 
     Attributes:
         dataset, network, objective, trainer: the parts.
+        autoencoder: the network makes latents of it; None for images.
+        latents: folder where the latents of the data set are kept.
         output: folder of the run; null: outputs/{dataset}_{objective}_{seed}.
         device: "auto", "cpu", "cuda", ...
     """
 
-    dataset: Component
+    dataset: DatasetConfig
     network: Component
     objective: Component
     trainer: TrainerConfig
+    autoencoder: AutoencoderConfig | None = None
+    latents: str = "outputs/latents"
     output: str | None = None
     device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.dataset.name not in DATASETS:
-            raise ValueError(f"unknown dataset {self.dataset.name!r}: known are {', '.join(DATASETS)}")
 
     @property
     def folder(self) -> str:
@@ -41,13 +42,22 @@ class ImageExperimentConfig:
         return self.output or f"outputs/{self.dataset.name}_{self.objective.name}_{self.trainer.seed}"
 
 
-def load_images(dataset: Component) -> ImageSet:
-    """The images of a data set by name.
+def load_data(config: ImageExperimentConfig, processes: Processes) -> ImageSet | LatentSet:
+    """The images of a run, or their latents, which the main process computes where they are missing.
 
     Raises:
-        ImportError: what reads them is missing.
+        FileNotFoundError, ImportError: they, or what reads them, are missing.
+        ValueError: they do not fit together.
     """
-    return DATASETS[dataset.name](**dataset.options)
+    if config.autoencoder is None:
+        return load_images(config.dataset, progress=processes.is_main)
+    autoencoder = load_autoencoder(config.autoencoder, processes.device)
+    if not processes.is_main:
+        processes.barrier()
+    data = load_latents(config.dataset, autoencoder, Path(config.latents), progress=processes.is_main)
+    if processes.is_main:
+        processes.barrier()
+    return data
 
 
 def train(config: ImageExperimentConfig, provenance: dict[str, Any]) -> Progress:
@@ -62,18 +72,26 @@ def train(config: ImageExperimentConfig, provenance: dict[str, Any]) -> Progress
         FileExistsError: the output folder holds something else.
         TrainingInterrupted, TrainingDiverged: see `Trainer.run`.
     """
-    data = load_images(config.dataset)
     with join_processes(config.device) as processes:
+        data = load_data(config, processes)
+        if data.skipped and processes.is_main:
+            print(
+                f"note: {data.skipped} images of {data.source} cannot be decoded and are left out, {len(data)} remain"
+            )
+        channels, size, _ = data.shape
         made = GeneratorConfig(
-            channels=data.images.shape[1],
-            size=data.images.shape[2],
+            channels=channels,
+            size=size,
             num_classes=data.num_classes,
             network=config.network,
             objective=config.objective,
-            metadata={"dataset": to_mapping(config.dataset), "training": provenance},
+            metadata={"dataset": to_mapping(config.dataset), "skipped": data.skipped, "training": provenance},
+            autoencoder=config.autoencoder,
         )
         generator = Generator.create(made, config.trainer.seed).to(processes.device)
-        batches = ImageBatches(data, config.trainer.batch_size, config.trainer.seed, processes.device)
+        batches = ImageBatches(
+            data, config.trainer.batch_size, config.trainer.seed, processes.device, flip=config.dataset.flip
+        )
         return Trainer(
             generator.network,
             generator.objective,

@@ -13,7 +13,7 @@ from shortcut_policy.provenance import current_command, current_commit
 def main(values: dict[str, Any]) -> None:
     """Train, or resume the run that was interrupted."""
     values["trainer"]["seed"] = values.pop("seed")
-    for part in ("dataset", "network", "objective"):
+    for part in ("network", "objective"):
         name = values[part].pop("name")
         values[part] = {"name": name, "options": values[part]}
     config = from_mapping(ImageExperimentConfig, values)

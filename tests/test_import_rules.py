@@ -69,7 +69,7 @@ MAY_IMPORT = {
     "shortcut_policy.conversion": "numpy shortcut_policy.data shortcut_policy.replay_workers envs",
     "shortcut_policy.trials": "torch envs",
     "shortcut_policy.diagnosis": "packaging shortcut_policy.trials envs",
-    "image_gen": """numpy torch einops torchvision PIL pyarrow sklearn torch_fidelity diffusers
+    "image_gen": """numpy torch einops tqdm scipy torchvision PIL pyarrow sklearn torch_fidelity diffusers datasets
         shortcut_policy.core shortcut_policy.nn.embeddings shortcut_policy.data.epoch_order shortcut_policy.training
         shortcut_policy.pretrained shortcut_policy.config""",
     "envs": "gymnasium numpy scipy h5py mujoco OpenGL gym_pusht robosuite",
@@ -81,6 +81,7 @@ LAZY = (
     "robomimic",
     "gym_pusht",
     "diffusers",
+    "datasets",
     "torch_fidelity",
     "wandb",
     "matplotlib",

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from image_gen.generator import Generator, GeneratorConfig
-from image_gen.image_data import ImageBatches, ImageSet, load_digits, to_network, to_uint8
+from image_gen.image_data import ImageBatches, ImageSet
+from image_gen.pixels import to_network, to_uint8
 from shortcut_policy.config import Component
 
 
@@ -22,15 +23,6 @@ def make_generator(seed=0, objective="shortcut", **options):
 def image_set(count=7):
     images = np.random.default_rng(0).integers(0, 256, (count, 1, 8, 8)).astype(np.uint8)
     return ImageSet(images, np.arange(count) % 3, 3, "a test")
-
-
-def test_digits_are_there_without_a_download():
-    pytest.importorskip("sklearn")
-    digits = load_digits()
-    assert digits.images.shape == (1797, 1, 8, 8)
-    assert digits.images.max() == 255
-    assert np.bincount(digits.labels).min() > 170
-    assert digits.num_classes == 10
 
 
 def test_pixels_survive_the_way_to_the_network_and_back():
@@ -53,6 +45,22 @@ def test_an_epoch_holds_every_image_once_with_its_label():
         assert batch.null_condition.tolist() == [3] * 7
     rows = ImageBatches(data, 7, seed=3).batch(1, slice(2, 5))
     assert torch.equal(rows.data, batch.data[2:5])
+
+
+def test_half_of_the_images_are_mirrored_and_the_same_ones_on_every_process():
+    data = image_set(64)
+    plain, flipped = (ImageBatches(data, 64, seed=1, flip=flip).batch(0).data for flip in (False, True))
+    mirrored = (flipped == plain.flip(-1)).flatten(1).all(1)
+    assert (mirrored | (flipped == plain).flatten(1).all(1)).all()
+    assert 16 < mirrored.sum() < 48
+    part = ImageBatches(data, 64, seed=1, flip=True).batch(0, slice(10, 20))
+    assert torch.equal(part.data, flipped[10:20])
+
+
+def test_images_without_labels_carry_the_null_label():
+    data = ImageSet(image_set().images, np.zeros(7, np.int64), 0, "a test")
+    batch = ImageBatches(data, 4).batch(0)
+    assert batch.condition.tolist() == batch.null_condition.tolist() == [0] * 4
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,10 @@ def test_digits_train_and_are_sampled_in_any_number_of_steps(tmp_path, run_comma
 @pytest.mark.parametrize(
     ("words", "quoted"),
     [
-        (["dataset=digit"], "known are digits"),
+        (["dataset.source=digit"], "digits, parquet, folder, huggingface, got 'digit'"),
+        (["dataset=mnist", "dataset.path=nowhere"], "dataset.path=nowhere"),
+        (["dataset.limit=0"], "0"),
+        (["autoencoder=taef2", "autoencoder.path=nowhere"], "nowhere holds no taef2_encoder.pth"),
         (["network.heads=3"], "heads=3"),
         (["+network.layers=3"], "layers"),
         (["network=unet_tiny"], "'unet1d'"),
