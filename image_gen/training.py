@@ -9,6 +9,7 @@ from image_gen.generator import Generator, GeneratorConfig
 from image_gen.image_data import ImageBatches, ImageSet, LatentSet, load_images, load_latents
 from image_gen.image_sources import DatasetConfig
 from shortcut_policy.config import Component, to_mapping
+from shortcut_policy.provenance import describe_hardware
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.distributed import Processes, join_processes
 from shortcut_policy.training.loop import Trainer
@@ -85,7 +86,15 @@ def train(config: ImageExperimentConfig, provenance: dict[str, Any]) -> Progress
             num_classes=data.num_classes,
             network=config.network,
             objective=config.objective,
-            metadata={"dataset": to_mapping(config.dataset), "skipped": data.skipped, "training": provenance},
+            metadata={
+                "dataset": to_mapping(config.dataset),
+                "skipped": data.skipped,
+                "training": {
+                    **provenance,
+                    "hardware": describe_hardware(processes.device),
+                    "trainer": to_mapping(config.trainer),
+                },
+            },
             autoencoder=config.autoencoder,
         )
         generator = Generator.create(made, config.trainer.seed).to(processes.device)

@@ -1,0 +1,173 @@
+"""Image generators measured by command, by one process and by two."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from image_gen.features import FEATURES
+from image_gen.frechet import frechet_distance
+from image_gen.generator import Generator, GeneratorConfig
+from image_gen.image_data import ImageSet
+from image_gen.image_results import image_table, read_image_result
+from image_gen.measuring import image_statistics, noise_floor, sample_statistics
+from shortcut_policy.config import Component, from_mapping, to_mapping
+from shortcut_policy.training.distributed import Processes
+
+ROOT = Path(__file__).parents[2]
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+class Pixels:
+    """Features that can be computed by hand: the means of the four quarters."""
+
+    title, dim = "four means", 4
+
+    def __call__(self, images):
+        return images.double().unflatten(2, (2, -1)).unflatten(4, (2, -1)).mean((1, 3, 5)).flatten(1)
+
+
+def small_generator(classes=3):
+    network = Component("dit", {"patch": 4, "width": 16, "depth": 1, "heads": 2})
+    made = Generator.create(GeneratorConfig(1, 8, classes, network, Component("shortcut")), 0)
+    torch.nn.init.normal_(made.network.output.weight, std=0.1)
+    return made.eval()
+
+
+def test_the_statistics_are_those_of_the_samples():
+    made, labels = small_generator(), np.arange(11) % 3
+    images = []
+
+    def keep(batch):
+        images.append(batch)
+        return Pixels()(batch)
+
+    keep.dim = 4
+    measured = sample_statistics(made, keep, 2, labels, ALONE, batch_size=4)
+    assert [len(batch) for batch in images] == [4, 4, 3]
+    features = Pixels()(torch.cat(images)).numpy()
+    np.testing.assert_allclose(measured.statistics.mean, features.mean(0))
+    np.testing.assert_allclose(measured.statistics.covariance, np.cov(features, rowvar=False), atol=1e-8)
+    assert measured.images_per_second > 0
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_processes_measure_the_same_images(count):
+    made, labels = small_generator(), np.arange(11) % 3
+    whole = sample_statistics(made, Pixels(), 1, labels, ALONE, batch_size=4)
+    parts = []
+
+    class Recorded(Processes):
+        def sum(self, values):
+            parts.append(values)
+            return values
+
+    for rank in range(count):
+        sample_statistics(made, Pixels(), 1, labels, Recorded(rank, count, torch.device("cpu")), batch_size=4)
+    sums = sum(part for part in parts if part.ndim)
+    assert int(sums[0]) == 11
+    np.testing.assert_allclose(sums[1:5] / 11, whole.statistics.mean)
+
+
+def test_the_floor_is_the_distance_of_disjoint_halves():
+    images = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8)).astype(np.uint8)
+    data = ImageSet(images, np.zeros(40, np.int64), 0, "a test")
+    floor = noise_floor(data, Pixels(), 10, batch_size=7)
+    order = np.random.default_rng(0).permutation(40)
+    first, rest = (image_statistics(images[rows], Pixels(), 100) for rows in (order[:10], order[10:]))
+    assert floor == pytest.approx(frechet_distance(first, rest))
+    assert floor > 0
+    assert noise_floor(data, Pixels(), 21, batch_size=7) is None
+
+
+@pytest.fixture
+def run_folder(tmp_path, run_command):
+    pytest.importorskip("sklearn")
+    tiny = ("network.width=16", "network.depth=1", "network.heads=2", "trainer.batch_size=16", "trainer.progress=false")
+    words = ("dataset=digits", "trainer.steps=2", *tiny, f"output={tmp_path / 'run'}", "device=cpu")
+    code, _, errors = run_command("train_image", *words)
+    assert code == 0, errors
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def features(real_data):
+    return ("features=mnist_lenet", f"features.path={real_data('weights/mnist_lenet.pth')}")
+
+
+def test_a_run_is_measured_and_written(tmp_path, run_command, run_folder, features):
+    words = (f"checkpoint={run_folder}", "steps=[2,1]", "count=60", "batch_size=25", *features, "progress=false")
+    code, out, errors = run_command("eval_image", *words, f"result={tmp_path / 'digits_shortcut.json'}")
+    assert code == 0, errors
+    result = read_image_result(tmp_path / "digits_shortcut.json")
+    assert result == read_image_result(run_folder / "evaluation" / "result.json")
+    assert (result.name, result.updates, result.count) == ("digits_shortcut", 2, 60)
+    assert [(row.steps, row.nfe) for row in result.rows] == [(2, 2), (1, 1)]
+    assert "LeNet-5" in result.features
+    assert result.reference == "the 1,797 images of digits"
+    assert 0 < result.floor < min(row.frechet for row in result.rows)
+    assert image_table([result]) in out
+    code, _, errors = run_command("eval_image", *words)
+    assert code == 2
+    assert "overwrite=true" in errors
+
+    # two processes: the same figures
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, str(ROOT / "scripts" / "eval_image.py"), *words, f"output={tmp_path / 'two'}", "device=cpu"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    two = json.loads((tmp_path / "two" / "result.json").read_text())
+    for ours, theirs in zip(result.rows, two["rows"], strict=True):
+        assert theirs["frechet"] == pytest.approx(ours.frechet, abs=1e-3)
+
+
+def test_published_statistics_stand_in_for_images(tmp_path, run_command, run_folder, features):
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(84), sigma=np.eye(84))
+    words = (f"checkpoint={run_folder}", "steps=[1]", "count=20", *features, f"statistics={tmp_path / 'stats.npz'}")
+    code, _, errors = run_command("eval_image", *words, "progress=false")
+    assert code == 0, errors
+    result = read_image_result(run_folder / "evaluation" / "result.json")
+    assert (result.floor, result.reference) == (None, "stats.npz")
+
+
+@pytest.mark.parametrize(
+    ("words", "quoted"),
+    [
+        (["steps=[0]"], "[0]"),
+        (["count=1"], "1"),
+        (["features=mnist_lenet", "features.path=nowhere.pth"], "nowhere.pth"),
+        (["features.name=vgg"], "'vgg'"),
+        (["statistics=nowhere.npz"], "nowhere.npz"),
+        (["+reference.colour=1"], "colour"),
+    ],
+)
+def test_wrong_values_get_one_sentence(tmp_path, run_command, run_folder, features, words, quoted):
+    code, _, errors = run_command("eval_image", f"checkpoint={run_folder}", *features, *words, "progress=false")
+    assert code == 2
+    assert quoted in errors
+    assert errors.count("\n") == 1
+
+
+def test_results_that_cannot_be_compared_are_not_put_side_by_side(tmp_path, run_command, run_folder, features):
+    words = (f"checkpoint={run_folder}", "steps=[1]", "count=20", *features, "progress=false")
+    assert run_command("eval_image", *words)[0] == 0
+    result = read_image_result(run_folder / "evaluation" / "result.json")
+    assert image_table([result, result]).count("| shortcut |") == 2
+    for change, quoted in (({"features": "others"}, "features is 'others'"), ({"rows": ()}, "other numbers of steps")):
+        with pytest.raises(ValueError, match=quoted):
+            image_table([result, from_mapping(type(result), {**to_mapping(result), **change}, "")])
+
+
+def test_every_name_of_features_has_a_configuration():
+    assert {path.stem for path in (ROOT / "configs" / "features").glob("*.yaml")} == set(FEATURES)
