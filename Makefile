@@ -34,12 +34,15 @@ lint: $(READY)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: $(READY)
+bench: $(READY) $(IMAGE)
 	$(RUN) scripts/benchmark_training_step.py device=cpu
 	$(RUN) scripts/benchmark_rollouts.py task=lift
+	$(RUN) scripts/benchmark_images.py device=cpu
 
-bench-gpu: $(READY)
+bench-gpu: $(READY) $(IMAGE)
 	$(RUN) scripts/benchmark_training_step.py device=cuda network=unet_dp trainer=gpu
+	for network in dit_b2 dit_xl2; do $(RUN) scripts/benchmark_images.py device=cuda network=$$network channels=4 size=32 \
+		classes=1000 trainer=gpu_image trainer.batch_size=128 count=64; done
 
 # the tables and pictures of the README, from results/
 readme: $(READY)

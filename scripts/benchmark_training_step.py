@@ -5,9 +5,7 @@ the step is the trainer's own update. Both are timed in turns, so that a noisy m
 """
 
 import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from hydra_command import command
+from timing import time_in_turns
 
 from shortcut_policy.config import from_mapping
 from shortcut_policy.core.network import BoundNetwork
@@ -46,25 +45,6 @@ def make_policy_and_batches(
     policy = Policy.for_episodes(episodes, horizon=values["horizon"], **components).to(device)
     windows = make_windows(episodes.episode_ends, observation_steps=2, horizon=values["horizon"])
     return policy, WindowBatches(episodes, windows, config.batch_size, device=device)
-
-
-def time_in_turns(parts: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, float]:
-    """Median milliseconds of every part, one after the other in every round."""
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    times: dict[str, list[float]] = {name: [] for name in parts}
-    for round_ in range(repeats + 3):
-        for name, run in parts.items():
-            wait()
-            started = time.perf_counter()
-            run()
-            wait()
-            if round_ >= 3:
-                times[name].append(1e3 * (time.perf_counter() - started))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 @command("benchmark_training_step")

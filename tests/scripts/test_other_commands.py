@@ -29,6 +29,27 @@ def test_benchmark_prints_and_writes_the_parts(tmp_path, run_command):
     assert run_command("benchmark_training_step", *words)[0] == 2
 
 
+def test_the_benchmark_of_images_prints_and_writes_the_parts(tmp_path, run_command):
+    target = tmp_path / "images.json"
+    small = ("network.width=16", "network.depth=1", "network.heads=2", "trainer.batch_size=16", "count=3")
+    words = (*small, "repeats=2", "steps=[1,2]", "peak_tflops=0.5", f"result={target}")
+    code, out, errors = run_command("benchmark_images", *words)
+    assert code == 0, errors
+    document = json.loads(target.read_text())
+    parts = document["milliseconds_p50"]
+    assert document["ratio"] == pytest.approx(parts["shortcut update"] / parts["forward + backward"], rel=1e-2)
+    assert document["images_per_second"].keys() == {"1", "2"}
+    assert document["flops_per_update"] > 1e6
+    assert document["utilisation"] == pytest.approx(
+        document["flops_per_update"] / parts["shortcut update"] / 1e9 / 0.5, abs=1e-4
+    )
+    assert "(as given)" in out
+    for wrong in (words, ("repeats=0",), ("peak_tflops=0",), ("objective=flow_matching",)):
+        code, _, errors = run_command("benchmark_images", *wrong)
+        assert code == 2
+        assert errors.count("\n") == 1
+
+
 def test_the_example_without_hydra_trains_a_policy(tmp_path, real_data, start_command):
     data = real_data("pusht/pusht_cchi_v7_replay.zarr")
     process = start_command("examples/train_from_python.py", str(data), str(tmp_path / "run"), "3")

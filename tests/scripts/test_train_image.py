@@ -1,14 +1,23 @@
 """Image generators by command: trained, resumed, sampled."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
 
+from image_gen.autoencoders import AutoencoderConfig
 from image_gen.generator import Generator
+from image_gen.image_sources import DatasetConfig
+from image_gen.interpolation import slerp
+from shortcut_policy.config import from_mapping
+from shortcut_policy.core.objectives import objective_class
+from shortcut_policy.training.config import TrainerConfig
 
 pytest.importorskip("sklearn")
 pytest.importorskip("torchvision")
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = ("network.width=16", "network.depth=1", "network.heads=2", "trainer.batch_size=16", "trainer.progress=false")
 
 
@@ -62,3 +71,56 @@ def test_sampling_says_what_is_wrong(tmp_path, run_command):
         code, _, errors = run_command("sample_images", checkpoint, *words)
         assert code == 2
         assert quoted in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["trainer=imagenet256", "network=dit_b2", "dataset=imagenet", "autoencoder=kl"], (810_000, 256, 1e-4, 0.1)),
+        (["trainer=celebahq256", "network=dit_xl2", "dataset=celebahq", "autoencoder=kl"], (410_000, 64, 1e-4, 0.1)),
+        (["trainer=gpu_image", "dataset=cifar10", "network=dit_s2"], (50_000, 256, 3e-4, 0.0)),
+    ],
+)
+def test_the_presets_fit_together(words, expected):
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        composed = compose("train_image", overrides=[*words, "objective=shortcut_paper"])
+        values = OmegaConf.to_container(composed, resolve=False)
+    trainer = from_mapping(TrainerConfig, {**values["trainer"], "seed": 0})
+    assert (trainer.steps, trainer.batch_size, trainer.learning_rate, trainer.weight_decay) == expected
+    dataset = from_mapping(DatasetConfig, values["dataset"])
+    assert dataset.path
+    if values["autoencoder"]:
+        assert from_mapping(AutoencoderConfig, values["autoencoder"]).scale == 0.18215
+    name = values["objective"].pop("name")
+    objective = from_mapping(objective_class(name), values["objective"])
+    assert (objective.clip, objective.bootstrap_guidance, objective.levels) == (4.0, 1.5, "official")
+
+
+def test_samples_in_between_run_from_one_noise_to_another(tmp_path, run_command):
+    output = tmp_path / "run"
+    words = ["dataset=digits", "trainer.steps=2", *TINY, f"output={output}", "device=cpu"]
+    assert run_command("train_image", *words)[0] == 0
+    drawn = ["steps=[1]", "count=2", "interpolate=5", "scale=2", f"output={tmp_path / 'between.png'}"]
+    code, out, errors = run_command("sample_images", f"checkpoint={output}", *drawn)
+    assert code == 0, errors
+    assert "2 ways" in out
+    with Image.open(tmp_path / "between.png") as picture:
+        assert picture.size == (5 * (16 + 2) + 2, 16 + 2 * (16 + 2) + 2)  # five columns, two rows below the title
+
+
+def test_the_way_between_two_noises_has_the_norm_of_noise():
+    first, last = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    path = slerp(first, last, 7)
+    assert path.shape == (3, 7, 4, 8, 8)
+    torch.testing.assert_close(path[:, 0], first)
+    torch.testing.assert_close(path[:, -1], last)
+    norms = path.flatten(2).norm(dim=2)
+    ends = torch.stack([norms[:, 0], norms[:, -1]])
+    assert (norms > 0.95 * ends.min(0).values[:, None]).all()
+    assert (norms < 1.05 * ends.max(0).values[:, None]).all()
+    half = path[0, 3].flatten()
+    cosines = [half @ end[0].flatten() / half.norm() / end[0].norm() for end in (first, last)]
+    torch.testing.assert_close(*cosines, rtol=0.1, atol=0.0)

@@ -1,0 +1,212 @@
+"""What a shortcut update of a DiT costs, how fast it samples, and how well the device is used.
+
+    python scripts/benchmark_images.py device=cuda network=dit_b2 channels=4 size=32 classes=1000 trainer.precision=bf16
+
+Everything is timed in turns, so that a noisy machine is noisy for all. Random images: the cost depends on shapes alone.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra_command import command
+from timing import time_in_turns
+from torch.utils.flop_counter import FlopCounterMode
+
+from image_gen.generator import Generator, GeneratorConfig
+from image_gen.image_data import ImageBatches, ImageSet
+from shortcut_policy.config import Component, from_mapping
+from shortcut_policy.core.network import BoundNetwork
+from shortcut_policy.core.objectives.base import Batch
+from shortcut_policy.core.objectives.shortcut import ShortcutDraw
+from shortcut_policy.provenance import current_command, current_commit, describe_hardware, installed_versions
+from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.training.distributed import join_processes
+from shortcut_policy.training.loop import Trainer
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """The values of `configs/benchmark_images.yaml`."""
+
+    network: Component
+    objective: Component
+    trainer: TrainerConfig
+    channels: int
+    size: int
+    classes: int
+    steps: tuple[int, ...]
+    count: int
+    repeats: int
+    peak_tflops: float | None
+    device: str
+    result: str | None
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        if not self.steps or min(*self.steps, self.count, self.repeats) < 1:
+            raise ValueError(
+                f"steps, count and repeats must be positive, got {list(self.steps)}, {self.count} and {self.repeats}"
+            )
+        if self.peak_tflops is not None and self.peak_tflops <= 0:
+            raise ValueError(f"peak_tflops must be positive or null, got {self.peak_tflops}")
+        if self.result and Path(self.result).exists() and not self.overwrite:
+            raise FileExistsError(f"{self.result} exists: choose another result=, or say overwrite=true")
+
+
+def matrix_product(device: torch.device, precision: str) -> tuple[Callable[[], object], float]:
+    """A large matrix product in the training's precision, and its operations."""
+    side = 8192 if device.type == "cuda" else 1024
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    first, second = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
+    return lambda: first @ second, 2.0 * side**3
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is timed."""
+
+    generator: Generator
+    trainer: Trainer
+    batch: Batch
+    draw: ShortcutDraw
+    precision: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything lies."""
+        return self.generator.device
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def update(self) -> None:
+        """The trainer's own update."""
+        self.trainer.update(self.trainer.phase_at(0)[0], 0)
+
+    def forward_backward(self) -> None:
+        """The bare network on the batch."""
+        self.generator.network.zero_grad(set_to_none=True)
+        with self._autocast():
+            prediction = BoundNetwork(self.generator.network, self.batch.condition)(
+                self.draw.noise, self.draw.t, self.draw.d
+            )
+            loss = (prediction.float() - self.batch.data).square().mean()
+        loss.backward()
+
+    @torch.no_grad()
+    def bootstrap_forwards(self) -> None:
+        """The two half steps of the bootstrap rows."""
+        rows = self.draw.bootstrap.nonzero().squeeze(1).to(self.device)
+        with self._autocast():
+            target = BoundNetwork(self.trainer.ema_network, self.batch.condition).rows(rows)
+            for _ in range(2):
+                target(self.draw.noise[rows], self.draw.t[rows], self.draw.d[rows])
+
+    def sample(self, steps: int, count: int) -> None:
+        """Images from noise."""
+        labels = torch.arange(count) % max(1, self.generator.config.num_classes)
+        with self._autocast():
+            self.generator.sample(labels, steps)
+
+
+def prepare(config: BenchmarkConfig, processes: Any, folder: str) -> Bench:
+    """Generator, trainer and a batch of random images.
+
+    Raises:
+        ValueError: the objective is not the shortcut's.
+    """
+    options = {"network": config.network, "objective": config.objective}
+    made = Generator.create(GeneratorConfig(config.channels, config.size, config.classes, **options), 0)
+    generator = made.to(processes.device)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (config.trainer.batch_size, config.channels, config.size, config.size)).astype(
+        np.uint8
+    )
+    data = ImageSet(images, rng.integers(0, max(1, config.classes), len(images)), config.classes, "random images")
+    batches = ImageBatches(data, config.trainer.batch_size, device=processes.device)
+    trainer = Trainer(
+        generator.network,
+        generator.objective,
+        batches.batch,
+        config.trainer,
+        output=folder,
+        save_model=generator.save_pretrained,
+        processes=processes,
+    )
+    batch = batches.batch(0)
+    draw = generator.objective.draw(batch.data.shape, 0.0, torch.Generator(processes.device).manual_seed(0))
+    if not isinstance(draw, ShortcutDraw):
+        raise ValueError("this benchmark compares the shortcut objective's update: use objective=shortcut")
+    return Bench(generator, trainer, batch, draw, config.trainer.precision)
+
+
+@command("benchmark_images")
+def main(values: dict[str, Any]) -> None:
+    """Time, count, print."""
+    for part in ("network", "objective"):
+        name = values[part].pop("name")
+        values[part] = {"name": name, "options": values[part]}
+    config = from_mapping(BenchmarkConfig, values)
+    with join_processes(config.device) as processes, tempfile.TemporaryDirectory() as folder:
+        device = processes.device
+        bench = prepare(config, processes, folder)
+        with FlopCounterMode(display=False) as counter:
+            bench.forward_backward()
+            bench.bootstrap_forwards()
+        flops = float(counter.get_total_flops())
+        product, product_flops = matrix_product(device, config.trainer.precision)
+        parts: dict[str, Callable[[], object]] = {
+            "shortcut update": bench.update,
+            "forward + backward": bench.forward_backward,
+            "two bootstrap forwards": bench.bootstrap_forwards,
+            "matrix product": product,
+        }
+        for steps in config.steps:
+            parts[f"sample in {steps}"] = lambda steps=steps: bench.sample(steps, config.count)
+        milliseconds = time_in_turns(parts, config.repeats, device)
+        hardware = describe_hardware(device)
+
+    ratio = milliseconds["shortcut update"] / milliseconds["forward + backward"]
+    peak = config.peak_tflops or product_flops / milliseconds["matrix product"] / 1e9
+    used = flops / milliseconds["shortcut update"] / 1e9 / peak
+    speed = {steps: 1e3 * config.count / milliseconds[f"sample in {steps}"] for steps in config.steps}
+    print(f"{config.network.options}, batch {config.trainer.batch_size}, {config.trainer.precision}, {hardware}")
+    for name, value in milliseconds.items():
+        print(f"  {name:24s} {value:9.2f} ms")
+    print(f"  shortcut update / bare forward + backward = {ratio:.3f}")
+    words = "as given" if config.peak_tflops else "of a large matrix product"
+    print(f"  model FLOP utilisation {used:.1%} of {peak:.3g} TFLOP/s ({words})")
+    print("  images/s: " + ", ".join(f"{value:,.0f} in {steps}" for steps, value in speed.items()) + " steps")
+    if config.result:
+        document = {
+            "name": Path(config.result).stem,
+            "command": current_command(),
+            "commit": current_commit(),
+            "hardware": hardware,
+            "versions": installed_versions(),
+            "repeats": config.repeats,
+            "batch_size": config.trainer.batch_size,
+            "precision": config.trainer.precision,
+            "compile": config.trainer.compile,
+            "network": {"name": config.network.name, **config.network.options},
+            "images": [config.channels, config.size, config.size],
+            "milliseconds_p50": {name: round(value, 3) for name, value in milliseconds.items()},
+            "ratio": round(ratio, 4),
+            "flops_per_update": flops,
+            "peak_tflops": round(peak, 4),
+            "peak": words,
+            "utilisation": round(used, 4),
+            "images_per_second": {str(steps): round(value, 1) for steps, value in speed.items()},
+        }
+        Path(config.result).parent.mkdir(parents=True, exist_ok=True)
+        Path(config.result).write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
