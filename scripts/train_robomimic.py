@@ -41,12 +41,15 @@ class Algorithm:
     rnn_hidden_dim: int
     rnn_layers: int
     gmm_modes: int
+    gmm_min_std: float
     seed: int
 
     def __post_init__(self) -> None:
         for name in ("epoch_steps", "batch_size", "rnn_horizon", "rnn_hidden_dim", "rnn_layers", "gmm_modes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.gmm_min_std <= 0:
+            raise ValueError(f"gmm_min_std must be positive, got {self.gmm_min_std}")
         if self.steps < 1 or self.steps % self.epoch_steps:
             raise ValueError(f"steps={self.steps} must be a positive multiple of epoch_steps={self.epoch_steps}")
 
@@ -127,6 +130,7 @@ def robomimic_config(algorithm: Algorithm, data: DataConfig, output: Path) -> An
         config.algo.actor_layer_dims = ()
         config.algo.gmm.enabled = True
         config.algo.gmm.num_modes = algorithm.gmm_modes
+        config.algo.gmm.min_std = algorithm.gmm_min_std
         config.algo.rnn.enabled = True
         config.algo.rnn.horizon = algorithm.rnn_horizon
         config.algo.rnn.hidden_dim = algorithm.rnn_hidden_dim
