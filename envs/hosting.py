@@ -3,6 +3,7 @@
 Workers start quickly: this file needs gymnasium, numpy and the standard library.
 """
 
+import gc
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -136,6 +137,9 @@ def serve(connection: Connection, factory: bytes, num_envs: int) -> None:
     become_worker()
     try:
         with EnvironmentHost(pickle.loads(factory), num_envs) as host:
+            # robosuite collects garbage in every reset: what was imported need not be looked through each time
+            gc.collect()
+            gc.freeze()
             connection.send((host.spec, None))
             for method, *arguments in _requests(connection):
                 outcome = getattr(host, method)(*arguments)

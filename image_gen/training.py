@@ -50,12 +50,13 @@ def load_data(config: ImageExperimentConfig, processes: Processes) -> ImageSet |
         FileNotFoundError, ImportError: they, or what reads them, are missing.
         ValueError: they do not fit together.
     """
+    shown = processes.is_main and config.trainer.progress
     if config.autoencoder is None:
-        return load_images(config.dataset, progress=processes.is_main)
+        return load_images(config.dataset, progress=shown)
     autoencoder = load_autoencoder(config.autoencoder, processes.device)
     if not processes.is_main:
         processes.barrier()
-    data = load_latents(config.dataset, autoencoder, Path(config.latents), progress=processes.is_main)
+    data = load_latents(config.dataset, autoencoder, Path(config.latents), progress=shown)
     if processes.is_main:
         processes.barrier()
     return data

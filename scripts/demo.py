@@ -18,7 +18,7 @@ from hydra_command import command
 from envs.rendering import choose_backend
 from shortcut_policy.config import from_mapping, to_mapping
 from shortcut_policy.report import ReportedRun, Stage, read_runs, write_report
-from shortcut_policy.result_tables import comparison_table, policy_name
+from shortcut_policy.result_tables import comparison_table
 from shortcut_policy.training.interruption import TrainingInterrupted
 from shortcut_policy.training.run_folder import write_json
 
@@ -85,12 +85,13 @@ def stages_of(config: DemoConfig, videos: int) -> dict[str, list[Part]]:
         words += (*values, f"output={folder / policy}")
         train.append(Part(("train_policy.py", *words), folder / policy / "finished.json"))
     stages = {"collect demonstrations": [Part(collect, data)], "train": train}
-    for policy in config.policies:  # one after the other: they measure latencies
+    roll_out = []
+    for policy in config.policies:  # they measure their latencies at the same time, each on a core of its own
         words = (f"checkpoint={folder / policy}", f"steps=[{','.join(map(str, config.steps))}]")
-        words += (f"episodes={config.episodes}", "num_envs=20", f"videos={videos}", "latency_calls=50")
+        words += (f"episodes={config.episodes}", "num_envs=20", "workers=1", f"videos={videos}", "latency_calls=50")
         product = folder / policy / "evaluation" / "result.json"
-        stages[f"roll out: {policy_name(policy)}"] = [Part(("eval_policy.py", *words, "overwrite=true"), product)]
-    return stages
+        roll_out.append(Part(("eval_policy.py", *words, "overwrite=true"), product))
+    return {**stages, "roll out": roll_out}
 
 
 def drawable(videos: int) -> tuple[int, str | None]:

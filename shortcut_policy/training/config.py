@@ -39,6 +39,7 @@ class TrainerConfig:
         target_ema: of the weights for bootstrap targets.
         precision: "fp32", "tf32" (matrix products on a GPU) or "bf16" (autocast).
         compile: whether the network is compiled (`torch.compile`).
+        sharding: "fsdp": weights and moments are divided among the processes; null: each has them all (DDP).
         seed: of the order of the data and of all draws.
         log_every, checkpoint_every: in steps. Checkpoints are what a killed run resumes from.
         keep_checkpoints: how many of the last checkpoints stay on disk, "best" aside.
@@ -65,6 +66,7 @@ class TrainerConfig:
     target_ema: EmaConfig = field(default_factory=EmaConfig)
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
+    sharding: Literal["fsdp"] | None = None
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int = 1000
@@ -84,6 +86,8 @@ class TrainerConfig:
                 raise ValueError(f"trainer.{name} must not be negative, got {getattr(self, name)}")
         if self.gradient_clip is not None and self.gradient_clip <= 0:
             raise ValueError(f"trainer.gradient_clip must be positive or null, got {self.gradient_clip}")
+        if self.sharding not in (None, "fsdp"):
+            raise ValueError(f"trainer.sharding must be fsdp or null, got {self.sharding!r}")
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"trainer.batch_size={self.batch_size} is not a multiple of trainer.accumulation={self.accumulation}"

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from shortcut_policy.training.config import EmaConfig
+from shortcut_policy.training.sharding import local
 
 
 class Ema:
@@ -30,8 +31,8 @@ class Ema:
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Follow the network by one update; buffers are copied."""
-        averages = list(self.module.parameters())
-        torch._foreach_lerp_(averages, list(network.parameters()), 1.0 - self.decay())
+        averages, values = ([local(p) for p in module.parameters()] for module in (self.module, network))
+        torch._foreach_lerp_(averages, values, 1.0 - self.decay())
         for average, value in zip(self.module.buffers(), network.buffers(), strict=True):
             average.copy_(value)
         self.updates += 1

@@ -6,7 +6,6 @@ Everything random is a pure function of (seed, step), so that a run that was kil
 of one that was not.
 """
 
-import copy
 import math
 import signal
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -24,13 +24,13 @@ from shortcut_policy.config import to_mapping
 from shortcut_policy.core.objectives.base import Batch, Draw, Mean, Objective, Phase
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.distributed import Processes
-from shortcut_policy.training.ema import Ema
 from shortcut_policy.training.interruption import StopRequest, TrainingInterrupted
-from shortcut_policy.training.loss_module import LossModule
 from shortcut_policy.training.metrics import MetricLog, MetricWindow, open_logs
+from shortcut_policy.training.network_copies import NetworkCopies
 from shortcut_policy.training.optimizer import learning_rate, make_optimizer
 from shortcut_policy.training.run_folder import RunFolder
 from shortcut_policy.training.seeding import derive_seed
+from shortcut_policy.training.sharding import whole
 from shortcut_policy.training.state import Progress, load_state, save_state
 
 Batches = Callable[[int, slice], Batch]
@@ -97,16 +97,12 @@ class Trainer:
         self._hooks = hooks
         self._run_config = run_config or {"trainer": to_mapping(config), "objective": repr(objective)}
         self._phases = objective.phases(config.steps)
-        needs = frozenset().union(*(phase.objective.needs for phase in self._phases))
-        self._initial = copy.deepcopy(network) if any(p.student == "initial" for p in self._phases) else None
-        self._ema = Ema(network, config.ema)
-        self._target = self._target_ema(network) if "target_ema" in needs else None
-        self._teacher = self._frozen_teacher(teacher) if "teacher" in needs or teacher is not None else None
-        if config.compile and "jvp" in needs:
+        if config.compile and any("jvp" in phase.objective.needs for phase in self._phases):
             raise ValueError("the objective differentiates the network in forward mode: say trainer.compile=false")
+        self._copies = NetworkCopies(network, self._phases, config, teacher, self.processes)
         self._optimizer = make_optimizer(network, config)
         self._generator = torch.Generator(self.processes.device)
-        self._loss_module = self._wrap()
+        self._loss_module = self._copies.loss_module(config)
         self._bad_step = torch.full((), -1, device=self.processes.device)
         share = config.accumulation * self.processes.count
         if config.batch_size % share:
@@ -118,7 +114,7 @@ class Trainer:
     @property
     def ema_network(self) -> nn.Module:
         """The evaluation EMA."""
-        return self._ema.module
+        return self._copies.ema.module
 
     def run(self) -> Progress:
         """Train to the end, from the last checkpoint if there is one.
@@ -178,7 +174,7 @@ class Trainer:
 
     def descend(self) -> Tensor:
         """Clip the gradient and make a step of AdamW: the gradient's norm before clipping."""
-        norm = nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+        norm = whole(nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None]))
         if self.config.gradient_clip is not None:
             # the fused AdamW divides by this as it reads the gradient, so that clipping needs no pass of its own
             self._optimizer.grad_scale = (norm / self.config.gradient_clip).clamp(min=1.0)
@@ -187,7 +183,7 @@ class Trainer:
 
     def average(self) -> None:
         """Let the EMAs follow the network."""
-        for average in self._averages():
+        for average in self._copies.averages():
             average.update(self.network)
 
     def phase_at(self, step: int) -> tuple[Phase, int]:
@@ -203,6 +199,8 @@ class Trainer:
         device = self.processes.device
         if isinstance(self._loss_module, DistributedDataParallel):
             self._loss_module.require_backward_grad_sync = is_last
+        elif isinstance(self.network, FSDPModule):
+            self.network.set_requires_gradient_sync(is_last)
         # without the cache of casts: one made under no_grad (by an online teacher) would cut the student's gradient
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16", cache_enabled=False):
             loss, parts = self._loss_module(phase.objective, batch, draw)
@@ -261,13 +259,21 @@ class Trainer:
     def _measure(self, step: int, is_end: bool, logs: Sequence[MetricLog]) -> bool:
         """Run the hooks that are due; say whether the watched metric is the best so far."""
         values: dict[str, float] = {}
-        if self.processes.is_main:
-            for hook in self._hooks:
-                if step % hook.every == 0 or is_end:
-                    values.update(hook.measure(step, self._ema.module))
+        due = [hook for hook in self._hooks if step % hook.every == 0 or is_end]
+        if due:
+            network = self._copies.whole_ema()
+            if self.processes.is_main:
+                for hook in due:
+                    values.update(hook.measure(step, network))
             if values:
                 for log in logs:
                     log.write(step, values)
+        is_best = self._is_best(values)
+        if due and self._copies.is_sharded:  # then all write the checkpoint of the best
+            is_best = bool(self.processes.sum(torch.tensor(float(is_best), device=self.processes.device)))
+        return is_best
+
+    def _is_best(self, values: Mapping[str, float]) -> bool:
         watched = values.get(self.config.best_metric) if self.config.best_metric else None
         if watched is None or not math.isfinite(watched):
             return False
@@ -279,68 +285,9 @@ class Trainer:
 
     def _begin(self, phase: Phase) -> None:
         """Refresh the teacher and the student as the phase asks."""
-        if phase.teacher != "keep" and self._teacher is not None:
-            source = self._ema.module if phase.teacher == "ema" else self.network
-            self._teacher.load_state_dict(source.state_dict())
-        if phase.student != "keep":
-            source = self._initial if phase.student == "initial" else self._teacher
-            assert source is not None
-            weights = source.state_dict()
-            self.network.load_state_dict(weights)
+        if self._copies.begin(phase):
             self._optimizer = make_optimizer(self.network, self.config)
-            for average in self._averages():
-                average.module.load_state_dict(weights)
-                average.updates = 0
             self.progress.best = None  # the best of the teacher's phase is not the student's
-
-    def _frozen_teacher(self, given: nn.Module | None) -> nn.Module:
-        """The teacher as the first phase finds it, which is given if and only if no phase makes it."""
-        using = (p for p in self._phases if p.teacher != "keep" or "teacher" in p.objective.needs)
-        first = next(using, None)
-        if first is None or first.teacher != "keep":
-            if given is not None:
-                raise ValueError(
-                    "a teacher was given to an objective that "
-                    + ("needs none" if first is None else "trains one: say objective.teacher_fraction=0")
-                )
-        elif given is None:
-            raise ValueError(
-                "the objective needs a teacher and trains none: give one (teacher=CHECKPOINT), or a share of the "
-                "updates in which one is trained (objective.teacher_fraction=0.5)"
-            )
-        teacher = copy.deepcopy(self.network).eval().requires_grad_(False)
-        if given is not None:
-            teacher.load_state_dict(given.state_dict())
-        return teacher
-
-    def _target_ema(self, network: nn.Module) -> Ema:
-        """The EMA for bootstrap targets: with equal settings both averages are the same, and one copy serves."""
-        return self._ema if self.config.target_ema == self.config.ema else Ema(network, self.config.target_ema)
-
-    def _averages(self) -> list[Ema]:
-        return [self._ema] if self._target in (None, self._ema) else [self._ema, self._target]
-
-    def _wrap(self) -> nn.Module:
-        target = None if self._target is None else self._target.module
-        if self.config.compile:
-            for module in (self.network, target, self._teacher):
-                if module is not None:
-                    module.compile()
-        is_exact = self.config.precision == "fp32"  # else cuDNN's convolutions would be in TF32 by default
-        torch.set_float32_matmul_precision("highest" if is_exact else "high")
-        torch.backends.cudnn.allow_tf32 = not is_exact
-        loss_module = LossModule(self.network, target, self._teacher)
-        if self.processes.count == 1:
-            return loss_module
-        return DistributedDataParallel(loss_module, broadcast_buffers=False)
-
-    def _modules(self) -> dict[str, nn.Module]:
-        modules = {"network": self.network, "ema": self._ema.module}
-        if len(self._averages()) == 2:
-            modules["target_ema"] = self._target.module
-        if self._teacher is not None:
-            modules["teacher"] = self._teacher
-        return modules
 
     def _resume(self) -> None:
         if self.processes.is_main:
@@ -349,20 +296,39 @@ class Trainer:
         checkpoint = self.folder.claim(self._run_config)
         if checkpoint is None:
             return
-        self.progress = load_state(checkpoint / "training_state", self._modules(), self._optimizer)
-        for average, updates in zip(self._averages(), self.progress.ema_updates, strict=True):
+        self.progress = load_state(checkpoint / "training_state", self._copies.modules(), self._optimizer)
+        for average, updates in zip(self._copies.averages(), self.progress.ema_updates, strict=True):
             average.updates = updates
 
     def _checkpoint(self, is_best: bool) -> None:
-        self.progress.ema_updates = [average.updates for average in self._averages()]
-        if not self.processes.is_main:
+        step, processes, copies = self.progress.step, self.processes, self._copies
+        self.progress.ema_updates = [average.updates for average in copies.averages()]
+        is_shared = copies.is_sharded
+        if not is_shared and not processes.is_main:
             return
+        # all write, or none: a checkpoint of this step may be there, from before the newest was removed by hand
+        if is_shared:
+            is_there = torch.tensor(float(processes.is_main and self.folder.has(step)), device=processes.device)
+            is_shared = not processes.sum(is_there)
 
         def write(folder: Path) -> None:
-            self._save_model(folder, self._ema.module)
-            save_state(folder / "training_state", replace(self.progress), self._modules(), self._optimizer)
+            if is_shared:
+                ema = copies.whole_ema()
+                processes.barrier()  # the folder is there
+            else:
+                ema = copies.ema.module
+            if processes.is_main:
+                self._save_model(folder, ema)
+            state = folder / "training_state"
+            progress, modules = replace(self.progress), copies.modules()
+            save_state(state, progress, modules, self._optimizer, processes if is_shared else None)
+            if is_shared:
+                processes.barrier()  # all files are there
 
-        self.folder.save(self.progress.step, write, is_best=is_best, keep=self.config.keep_checkpoints)
+        if processes.is_main:
+            self.folder.save(step, write, is_best=is_best, keep=self.config.keep_checkpoints)
+        elif is_shared:
+            write(self.folder.unfinished(step))
 
     def _check_finite(self) -> None:
         bad = int(self._bad_step)

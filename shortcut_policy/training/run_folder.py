@@ -57,6 +57,14 @@ class RunFolder:
         write_json(record, config)
         return None
 
+    def has(self, step: int) -> bool:
+        """Whether there is a checkpoint of this step."""
+        return (self.checkpoints / f"step_{step:08d}").exists()
+
+    def unfinished(self, step: int) -> Path:
+        """Where a checkpoint is written before it has its name."""
+        return self.checkpoints / f".step_{step:08d}"
+
     def save(self, step: int, write: Callable[[Path], None], *, is_best: bool, keep: int) -> Path:
         """Write a checkpoint under a temporary name, rename it, and move the links; then drop old ones.
 
@@ -66,8 +74,8 @@ class RunFolder:
             keep: how many of the last checkpoints stay, besides the best.
         """
         final = self.checkpoints / f"step_{step:08d}"
-        if not final.exists():
-            temporary = self.checkpoints / f".{final.name}"
+        if not self.has(step):
+            temporary = self.unfinished(step)
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             write(temporary)

@@ -6,11 +6,13 @@ from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.optimizer import make_optimizer
 from shortcut_policy.training.state import Progress, load_state, save_state
 
+CONFIG = TrainerConfig(steps=10, weight_decay=0.1)
+
 
 def trained(seed):
     torch.manual_seed(seed)
     network = nn.Linear(3, 2)
-    optimizer = make_optimizer(network, TrainerConfig(steps=10, weight_decay=0.1))
+    optimizer = make_optimizer(network, CONFIG)
     for _ in range(3):
         network(torch.randn(4, 3)).square().mean().backward()
         optimizer.step()
@@ -47,3 +49,14 @@ def test_another_network_is_refused(tmp_path):
     save_state(tmp_path / "state", Progress(7), {"network": network}, optimizer)
     with pytest.raises(ValueError, match="cannot be resumed from"):
         load_state(tmp_path / "state", {"network": nn.Linear(5, 2)}, optimizer)
+
+
+def test_a_tensor_too_many_or_of_another_height_is_refused(tmp_path):
+    network, optimizer = trained(0)
+    save_state(tmp_path / "state", Progress(7), {"network": network, "ema": network}, optimizer)
+    with pytest.raises(ValueError, match=r"ema/bias"):
+        load_state(tmp_path / "state", {"network": network}, optimizer)
+    with pytest.raises(ValueError, match=r"has 2 rows there and 5 here"):
+        load_state(
+            tmp_path / "state", {"network": nn.Linear(3, 5), "ema": network}, make_optimizer(nn.Linear(3, 5), CONFIG)
+        )
