@@ -1,12 +1,11 @@
 """How good and how fast an image generator is in a number of steps: a file of `results/`, and the table of several."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shortcut_policy.config import from_mapping
+from shortcut_policy.config import read_json
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,7 @@ def read_image_result(path: Path) -> ImageResult:
     Raises:
         ValueError: it is no JSON or does not follow the schema.
     """
-    try:
-        values = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path.name} is damaged ({error}): restore it or measure again") from error
-    return from_mapping(ImageResult, values, f"{path.name}: ")
+    return read_json(ImageResult, path)
 
 
 def image_table(results: Sequence[ImageResult]) -> str:

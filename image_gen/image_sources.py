@@ -151,11 +151,7 @@ def _parquet(config: DatasetConfig) -> ImageSource:
         table = parquet.read_table(path)
     except (ArrowInvalid, OSError) as error:
         raise ValueError(f"dataset.path={path} is no parquet file ({error})") from error
-    if config.image_column not in table.column_names:
-        raise ValueError(
-            f"{path} has no column {config.image_column!r}: it has {', '.join(table.column_names)}; say "
-            "dataset.image_column=..."
-        )
+    _require_column(table.column_names, config)
     column = table[config.image_column].combine_chunks()
     if types.is_struct(column.type):
         column = column.field("bytes")
@@ -203,11 +199,7 @@ def _huggingface(config: DatasetConfig) -> ImageSource:
     path = str(config.path)
     saved = (Path(path) / "dataset_info.json").exists()
     data = datasets.load_from_disk(path) if saved else datasets.load_dataset(path, split=config.split)
-    if config.image_column not in data.column_names:
-        raise ValueError(
-            f"{path} has no column {config.image_column!r}: it has {', '.join(data.column_names)}; say "
-            "dataset.image_column=..."
-        )
+    _require_column(data.column_names, config)
     images = data.select_columns(config.image_column).cast_column(config.image_column, datasets.Image(decode=False))
     labels, classes = np.zeros(len(data), np.int64), 0
     if config.label_column in data.column_names:
@@ -226,6 +218,14 @@ SOURCES: Mapping[str, Callable[[DatasetConfig], ImageSource]] = {
     "folder": _folder,
     "huggingface": _huggingface,
 }
+
+
+def _require_column(columns: Sequence[str], config: DatasetConfig) -> None:
+    if config.image_column not in columns:
+        raise ValueError(
+            f"{config.path} has no column {config.image_column!r}: it has {', '.join(columns)}; say "
+            "dataset.image_column=..."
+        )
 
 
 def _labels(values: Sequence[Any] | np.ndarray, where: str) -> tuple[np.ndarray, int]:

@@ -1,9 +1,11 @@
 """From plain mappings (YAML, JSON) to frozen dataclasses, with errors that quote the wrong value."""
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -38,6 +40,22 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         if required and name not in values:
             raise ValueError(f"option {where}{name} is missing")
     return cls(**{name: _convert(hints[name], value, where + name) for name, value in values.items()})
+
+
+def read_json(cls: type[T], path: Path, remedy: str = "restore it or measure again") -> T:
+    """Build the dataclass `cls` from a JSON file.
+
+    Args:
+        remedy: what to do about a damaged file.
+
+    Raises:
+        ValueError: it is damaged, or its values do not fit.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
+    return from_mapping(cls, values, f"{path.name}: ")
 
 
 def to_mapping(value: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from shortcut_policy.config import from_mapping
+from shortcut_policy.config import read_json
 from shortcut_policy.diversity import measure_diversity
 from shortcut_policy.statistics import wilson_interval
 
@@ -95,7 +95,7 @@ def read_expert_results(path: Path) -> ExpertResults:
     Raises:
         ValueError: it does not follow the schema.
     """
-    return from_mapping(ExpertResults, json.loads(path.read_text()), f"{path.name}: ")
+    return read_json(ExpertResults, path)
 
 
 def expert_table(rows: Sequence[ExpertRow]) -> str:

@@ -1,12 +1,11 @@
 """How well objectives sample a mixture of Gaussians in few steps: their files in `results/`, and the table of them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shortcut_policy.config import from_mapping
+from shortcut_policy.config import read_json
 from shortcut_policy.result_tables import policy_name
 
 __all__ = ["MixtureResult", "MixtureRow", "mixture_table", "read_mixture_result"]
@@ -72,11 +71,7 @@ def read_mixture_result(path: Path) -> MixtureResult:
     Raises:
         ValueError: it is no JSON or does not follow the schema.
     """
-    try:
-        values = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path.name} is damaged ({error}): restore it or measure again") from error
-    return from_mapping(MixtureResult, values, f"{path.name}: ")
+    return read_json(MixtureResult, path)
 
 
 def mixture_table(results: Sequence[MixtureResult]) -> str:

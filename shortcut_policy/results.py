@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shortcut_policy.config import from_mapping, to_mapping
+from shortcut_policy.config import read_json, to_mapping
 from shortcut_policy.statistics import bootstrap_mean_interval, wilson_interval
 
 if TYPE_CHECKING:
@@ -231,8 +231,4 @@ def read_result(path: Path) -> Result:
     Raises:
         ValueError: it is no JSON or does not follow the schema.
     """
-    try:
-        values = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path.name} is damaged ({error}): restore it or measure again") from error
-    return from_mapping(Result, values, f"{path.name}: ")
+    return read_json(Result, path)

@@ -5,13 +5,12 @@ run.json      `RobomimicRun`
 robomimic/    whatever else robomimic wrote
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from shortcut_policy.config import from_mapping, to_mapping
+from shortcut_policy.config import read_json, to_mapping
 from shortcut_policy.experiment_config import EnvironmentConfig
 from shortcut_policy.results import Training
 from shortcut_policy.training.run_folder import write_json
@@ -49,11 +48,7 @@ class RobomimicRun:
             raise FileNotFoundError(
                 f"{folder} holds no complete run of scripts/train_robomimic.py: run.json is missing"
             )
-        try:
-            values = json.loads(path.read_text())
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is damaged ({error}): train again") from error
-        return from_mapping(cls, values, f"{path}: ")
+        return read_json(cls, path, "train again")
 
 
 def training_of_all(runs: Sequence[RobomimicRun]) -> Training:
