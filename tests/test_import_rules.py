@@ -70,7 +70,8 @@ MAY_IMPORT = {
     "shortcut_policy.trials": "torch envs",
     "shortcut_policy.diagnosis": "packaging shortcut_policy.trials envs",
     "image_gen": """numpy torch einops tqdm scipy torchvision PIL pyarrow sklearn torch_fidelity diffusers datasets
-        shortcut_policy.core shortcut_policy.nn.embeddings shortcut_policy.data.epoch_order shortcut_policy.training
+        shortcut_policy.core shortcut_policy.nn.embeddings shortcut_policy.nn.adaln_block
+        shortcut_policy.data.epoch_order shortcut_policy.training
         shortcut_policy.pretrained shortcut_policy.config""",
     "image_gen.training": """image_gen shortcut_policy.config shortcut_policy.training shortcut_policy.provenance""",
     "envs": "gymnasium numpy scipy h5py mujoco OpenGL gym_pusht robosuite",

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from shortcut_policy.core.network import Condition
+from shortcut_policy.nn.transformer import ActionTransformer
 from shortcut_policy.nn.unet1d import Unet1d
 
-ACTION_HEADS: Mapping[str, type[nn.Module]] = {"unet1d": Unet1d}
+ACTION_HEADS: Mapping[str, type[nn.Module]] = {"unet1d": Unet1d, "transformer": ActionTransformer}
 
 
 class StateEncoder(nn.Module):

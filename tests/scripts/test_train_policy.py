@@ -37,6 +37,18 @@ def last(output):
     return output / "checkpoints" / "last"
 
 
+@pytest.mark.parametrize("objective", ["shortcut", "diffusion", "mean_flow"])
+def test_a_transformer_takes_the_place_of_the_unet(tmp_path, demonstrations, run_command, objective):
+    words = [f"data.path={demonstrations}", *TINY[1:], "network=transformer_tiny", "network.width=16"]
+    words += [f"objective={objective}", "trainer.steps=2", f"output={tmp_path / 'run'}"]
+    code, _, errors = run_command("train_policy", *words)
+    assert code == 0, errors
+    policy = Policy.from_pretrained(last(tmp_path / "run"))
+    assert policy.config.network.name == "transformer"
+    observation = {key: torch.zeros(3, 2, dim) for key, dim in policy.config.observation_dims.items()}
+    assert policy.sample(observation, num_steps=2).shape == (3, 16, 2)
+
+
 def test_a_run_killed_at_a_random_moment_ends_with_the_weights_of_one_that_was_not(
     tmp_path, demonstrations, run_command, start_command
 ):
