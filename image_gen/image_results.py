@@ -16,12 +16,14 @@ class ImageRow:
         steps, nfe: sampling steps, and the network evaluations made of them (with guidance: of twice the rows).
         frechet: Fréchet distance to the reference.
         images_per_second: sampled by all processes together, without the features.
+        samples: a grid of some, see `image_gen.grid.grid_to_text`; from the same noise for every number of steps.
     """
 
     steps: int
     nfe: int
     frechet: float
     images_per_second: float
+    samples: str
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from hydra_command import command
 from tqdm import tqdm
 
 from image_gen.features import Features, FeaturesConfig, load_features
 from image_gen.frechet import Statistics, frechet_distance, read_statistics
 from image_gen.generator import Generator
+from image_gen.grid import grid_to_text
 from image_gen.image_data import load_images
 from image_gen.image_results import ImageResult, ImageRow, image_table
 from image_gen.image_sources import DatasetConfig
@@ -26,6 +28,7 @@ from shortcut_policy.provenance import current_command, current_commit, describe
 from shortcut_policy.results import result_paths
 from shortcut_policy.training.distributed import Processes, join_processes
 from shortcut_policy.training.run_folder import write_json
+from shortcut_policy.training.seeding import derive_seed
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class EvalImageConfig:
     batch_size: int
     guidance: float
     seed: int
+    shown: int
     statistics: str | None
     output: str | None
     result: str | None
@@ -48,10 +52,10 @@ class EvalImageConfig:
     reference: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.steps or min(*self.steps, self.batch_size) < 1 or self.count < 2:
+        if not self.steps or min(*self.steps, self.batch_size, self.shown) < 1 or self.count < 2:
             raise ValueError(
-                f"steps and batch_size must be positive and count at least 2, got {list(self.steps)}, "
-                f"{self.batch_size} and {self.count}"
+                f"steps, batch_size and shown must be positive and count at least 2, got {list(self.steps)}, "
+                f"{self.batch_size}, {self.shown} and {self.count}"
             )
 
 
@@ -92,6 +96,14 @@ def draw_labels(reference: Reference, made: Generator, count: int, seed: int) ->
     return np.random.default_rng(seed).choice(reference.labels, count).astype(np.int64)
 
 
+def show(config: EvalImageConfig, made: Generator, steps: int) -> str:
+    """Some samples, as text: labels take turns, and the noise is the same for every number of steps."""
+    labels = torch.arange(config.shown) % max(1, made.config.num_classes)
+    draw = torch.Generator(made.device).manual_seed(derive_seed(config.seed, "shown"))
+    images = made.sample(labels, steps, guidance=config.guidance, generator=draw)
+    return grid_to_text(images, columns=max(1, round(config.shown**0.5)))
+
+
 def measure(config: EvalImageConfig, processes: Processes) -> ImageResult:
     """Sample and compare, for every number of steps."""
     checkpoint = find_checkpoint(config.checkpoint)
@@ -116,7 +128,8 @@ def measure(config: EvalImageConfig, processes: Processes) -> ImageResult:
             )
             distance = frechet_distance(measured.statistics, reference.statistics)
             evaluations = made.objective.sampler(steps).evaluations
-            rows.append(ImageRow(steps, evaluations, round(distance, 4), round(measured.images_per_second, 1)))
+            rate = round(measured.images_per_second, 1)
+            rows.append(ImageRow(steps, evaluations, round(distance, 4), rate, show(config, made, steps)))
 
     metadata = made.config.metadata
     training = metadata.get("training", {})

@@ -3,16 +3,19 @@
 A table stands between `<!-- result: NAME -->` and `<!-- end -->`, several results in one table between
 `<!-- comparison FIGURE: NAME NAME ... -->` and `<!-- end -->`; their pictures are docs/figures/NAME.png and FIGURE.png.
 The other blocks end alike: `objectives FIGURE: NAME NAME ...` for objectives with one budget, with cost and commands,
-`mixture FIGURE: NAME NAME ...` for those on the mixture of Gaussians, `experts: NAME`, and `file: PATH` for an example.
+`mixture FIGURE: NAME NAME ...` for those on the mixture of Gaussians, `images FIGURE: NAME NAME ...` for generators,
+`experts: NAME`, and `file: PATH` for an example.
 """
 
 import re
 import sys
 from pathlib import Path
 
+from image_gen.grid import text_to_grid
+from image_gen.image_results import image_table, read_image_result
 from shortcut_policy.expert_results import expert_table, read_expert_results
 from shortcut_policy.mixture_results import mixture_table, read_mixture_result
-from shortcut_policy.plots import comparison, mixture_samples, score_and_latency
+from shortcut_policy.plots import comparison, image_samples, mixture_samples, score_and_latency
 from shortcut_policy.result_tables import (
     commands_list,
     comparison_table,
@@ -24,7 +27,7 @@ from shortcut_policy.result_tables import (
 from shortcut_policy.results import read_result
 
 ROOT = Path(__file__).parents[1]
-KIND = r"(?P<kind>result|comparison|objectives|mixture|experts|file)(?: (?P<figure>\S+))?"
+KIND = r"(?P<kind>result|comparison|objectives|mixture|images|experts|file)(?: (?P<figure>\S+))?"
 BLOCK = re.compile(
     rf"(?P<head><!-- {KIND}: (?P<names>[^>]+) -->\n).*?(?P<foot><!-- end -->)",
     re.DOTALL,
@@ -46,6 +49,8 @@ def table_of(block: re.Match[str], root: Path = ROOT) -> tuple[str, str]:
     sources = sources_of(block, root)
     if block["kind"] == "mixture":
         return mixture_table([read_mixture_result(path) for path in sources]), "samples by objective and steps"
+    if block["kind"] == "images":
+        return image_table([read_image_result(path) for path in sources]), "samples by objective and steps"
     results = [read_result(path) for path in sources]
     if block["kind"] == "objectives":
         return f"{objective_table(results)}\n\n{commands_list(results)}", "score against steps and latency"
@@ -54,11 +59,16 @@ def table_of(block: re.Match[str], root: Path = ROOT) -> tuple[str, str]:
     return markdown_table(*results), "score and latency"
 
 
-def picture_of(block: re.Match[str]) -> bytes:
+def picture_of(block: re.Match[str], root: Path = ROOT) -> bytes:
     """The picture of results, as PNG."""
-    sources = sources_of(block)
+    sources = sources_of(block, root)
     if block["kind"] == "mixture":
         return mixture_samples([read_mixture_result(path) for path in sources], sources=sources)
+    if block["kind"] == "images":
+        made = {policy_name(result.objective): result for result in map(read_image_result, sources)}
+        grids = {name: {row.steps: text_to_grid(row.samples) for row in result.rows} for name, result in made.items()}
+        titles = {name: {row.steps: f"{row.frechet:.2f}" for row in result.rows} for name, result in made.items()}
+        return image_samples(grids, titles, sources)
     results = [read_result(path) for path in sources]
     if block["kind"] == "objectives":
         named = {objective_label(result): result for result in results}

@@ -180,6 +180,37 @@ def mixture_samples(
     return _png(figure, sources)
 
 
+def image_samples(
+    grids: Mapping[str, Mapping[int, np.ndarray]],
+    titles: Mapping[str, Mapping[int, str]],
+    sources: Sequence[Path] = (),
+) -> bytes:
+    """Samples of image generators: a row for every objective, a column for every number of steps.
+
+    Args:
+        grids: objective -> number of steps -> pixels (H, W, 3) uint8.
+        titles: likewise, what stands above each.
+        sources: the results files, to be written into the PNG.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    counts = list(next(iter(grids.values())))
+    figure = _figure((2.6 * len(counts) + 0.4, 2.8 * len(grids) + 0.3))
+    axes = figure.subplots(len(grids), len(counts), squeeze=False)
+    for row, (name, by_steps) in enumerate(grids.items()):
+        for column, steps in enumerate(counts):
+            place = axes[row, column]
+            place.imshow(by_steps[steps], interpolation="nearest")
+            place.set(xticks=[], yticks=[])
+            place.set_title(titles[name][steps], fontsize=8, pad=3)
+            if column == 0:
+                place.set_ylabel(name.replace(" ", "\n"), fontsize=9)
+            if row == len(grids) - 1:
+                place.set_xlabel(f"{steps} step{'s' if steps > 1 else ''}", fontsize=9)
+    return _png(figure, sources)
+
+
 def _figure(size: tuple[float, float]) -> Any:
     try:
         from matplotlib.figure import Figure

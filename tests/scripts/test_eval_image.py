@@ -1,7 +1,9 @@
 """Image generators measured by command, by one process and by two."""
 
+import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from image_gen.features import FEATURES
 from image_gen.frechet import frechet_distance
 from image_gen.generator import Generator, GeneratorConfig
+from image_gen.grid import grid_to_text, text_to_grid
 from image_gen.image_data import ImageSet
 from image_gen.image_results import image_table, read_image_result
 from image_gen.measuring import image_statistics, noise_floor, sample_statistics
 from shortcut_policy.config import Component, from_mapping, to_mapping
+from shortcut_policy.plots import SOURCE_KEY
 from shortcut_policy.training.distributed import Processes
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +117,7 @@ def test_a_run_is_measured_and_written(tmp_path, run_command, run_folder, featur
     assert result.reference == "the 1,797 images of digits"
     assert 0 < result.floor < min(row.frechet for row in result.rows)
     assert image_table([result]) in out
+    assert all(text_to_grid(row.samples).shape == (5 * 9 + 1, 5 * 9 + 1, 3) for row in result.rows)
     code, _, errors = run_command("eval_image", *words)
     assert code == 2
     assert "overwrite=true" in errors
@@ -167,6 +173,28 @@ def test_results_that_cannot_be_compared_are_not_put_side_by_side(tmp_path, run_
     for change, quoted in (({"features": "others"}, "features is 'others'"), ({"rows": ()}, "other numbers of steps")):
         with pytest.raises(ValueError, match=quoted):
             image_table([result, from_mapping(type(result), {**to_mapping(result), **change}, "")])
+
+
+def test_a_grid_survives_as_text():
+    pytest.importorskip("torchvision")
+    images = torch.randint(0, 256, (4, 3, 6, 6), dtype=torch.uint8)
+    pixels = text_to_grid(grid_to_text(images, columns=2))
+    np.testing.assert_array_equal(pixels[8:14, 1:7], images[2].permute(1, 2, 0))
+
+
+def test_the_readme_shows_image_generators_by_objective_and_steps(tmp_path, run_command, run_folder, features):
+    pytest.importorskip("matplotlib")
+    words = (f"checkpoint={run_folder}", "steps=[2,1]", "count=20", *features, "progress=false")
+    assert run_command("eval_image", *words, f"result={tmp_path / 'results' / 'digits_shortcut.json'}")[0] == 0
+    script = runpy.run_path(str(ROOT / "scripts" / "update_readme.py"))
+    block = "<!-- images digits: digits_shortcut -->\n<!-- end -->"
+    text = script["render"](block, tmp_path)
+    assert "| objective | 2 steps | 1 step | updates | training |" in text
+    assert "](docs/figures/digits.png)" in text
+    picture = script["picture_of"](script["BLOCK"].search(block), tmp_path)
+    with Image.open(io.BytesIO(picture)) as image:
+        assert image.width > 2 * image.height * 0.8
+        assert "digits_shortcut.json:" in image.text[SOURCE_KEY]
 
 
 def test_every_name_of_features_has_a_configuration():
