@@ -46,11 +46,15 @@ def installed_versions() -> dict[str, str]:
 
 
 def current_commit() -> str:
-    """The commit of the checkout that holds this file, with "-dirty" for tracked changes; "unknown" outside git."""
+    """The commit of the checkout that holds this file, with "-dirty" for tracked changes; "unknown" outside git.
+
+    Files in `results/` do not count: a measurement may have written over the last one.
+    """
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True, check=False).returncode
+        difference = [*git, "diff", "--quiet", "HEAD", "--", ":/", ":(exclude,top)results"]
+        changes = subprocess.run(difference, capture_output=True, check=False).returncode
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("-dirty" if changes else "")

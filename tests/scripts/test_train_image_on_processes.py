@@ -1,4 +1,4 @@
-"""Training with the weights divided among processes: the same as by one, and resumed by any number of them."""
+"""Training images by several processes: the same as by one, and divided weights are resumed by any number of them."""
 
 import json
 import os
@@ -24,14 +24,14 @@ WORDS = (
 )
 
 
-def train(folder, processes):
+def train(folder, processes, *words):
     """Run the command in as many processes: folder/run."""
     folder.mkdir(exist_ok=True)
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
-        [*launcher, str(ROOT / "scripts" / "train_image.py"), *WORDS, "output=run"],
+        [*launcher, str(ROOT / "scripts" / "train_image.py"), *WORDS, *words, "output=run"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -67,6 +67,7 @@ def assert_same_training(first, second):
 
 def test_divided_weights_train_as_whole_ones_and_resume_on_any_number_of_processes(tmp_path):
     alone = train(tmp_path / "alone", 1)
+    assert_same_training(alone, train(tmp_path / "whole", 2, "trainer.sharding=null"))
     two = train(tmp_path / "two", 2)
     assert_same_training(alone, two)
 
