@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 import torch
@@ -149,7 +150,9 @@ def run_trainer(algorithm: Algorithm, data: DataConfig, output: Path, device: to
     from robomimic.scripts.train import train
 
     try:
-        train(robomimic_config(algorithm, data, output), device)
+        # robomimic sets two threads of its own; with OMP_THREAD_LIMIT=1 the LSTM would then be computed by halves
+        with mock.patch.object(torch, "set_num_threads"):
+            train(robomimic_config(algorithm, data, output), device)
     except KeyboardInterrupt:
         message = f"interrupted: robomimic cannot resume, so remove {output} and start again"
         raise TrainingInterrupted(message, signal.SIGINT) from None

@@ -141,6 +141,14 @@ def test_without_robomimic_the_extra_is_named(monkeypatch, train, run_command, n
     assert "C++ compiler" in errors
 
 
+def test_the_number_of_threads_is_that_of_the_environment(tmp_path, train, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    code, _, errors = train(tmp_path / "run")
+    assert code == 0, errors
+    assert asked == []
+
+
 def test_a_training_that_diverges_says_so_in_a_sentence(tmp_path, train, monkeypatch):
     broken = torch.nn.Module.__call__
 
