@@ -169,9 +169,10 @@ def main(values: dict[str, Any]) -> None:
     training = describe_training(checkpoints, policies)
     environment = from_mapping(EnvironmentConfig, environment_values(metadata, config.workers), "environment.")
 
+    # first of all: the demo evaluates two policies at once, which begin together and go apart later
+    latency_ms = sampling_latency_ms(policies[0], config.steps, config.latency_calls)
     film(policies[0], environment, config, output / "videos")
     rows, scores = [], {}
-    latency_ms = sampling_latency_ms(policies[0], config.steps, config.latency_calls)
     with (
         open_rollouts(environment, config.episodes, config.num_envs) as environments,
         tqdm(total=len(config.steps) * len(policies) * config.episodes, desc="episodes", unit="episode") as bar,
