@@ -78,6 +78,12 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_weights_of_one_that_was_n
 def test_every_objective_trains_samples_and_is_measured(tmp_path, demonstrations, run_command, objective):
     output = tmp_path / "run"
     words = (f"data.path={demonstrations}", f"objective={objective}", "trainer.steps=20", *TINY, f"output={output}")
+    if objective == "shortcut_paper":  # it guides, which policies do not
+        code, _, errors = run_command("train_policy", *words)
+        assert code == 2
+        assert "need a null condition" in errors
+        words += ("objective.condition_dropout=0", "objective.bootstrap_guidance=1", f"output={tmp_path / 'again'}")
+        output = tmp_path / "again"
     code, _, errors = run_command("train_policy", *words)
     assert code == 0, errors
     policy = Policy.from_pretrained(last(output))
