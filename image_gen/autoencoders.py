@@ -22,11 +22,13 @@ class Autoencoder(Protocol):
     Attributes:
         channels: of the latents.
         factor: how many times smaller they are than the images.
+        scale: factor on what the encoder makes.
         module: with all weights.
     """
 
     channels: int
     factor: int
+    scale: float
     module: nn.Module
 
     def encode(self, images: Tensor) -> Tensor:
@@ -98,18 +100,18 @@ class KLAutoencoder:
         self.module = self.module.to(device).eval().requires_grad_(False)
         self.channels: int = self.module.config.latent_channels
         self.factor: int = 2 ** (len(self.module.config.block_out_channels) - 1)
-        self._device, self._scale = device, config.scale
+        self._device, self.scale = device, config.scale
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """See `Autoencoder`."""
         mean: Tensor = self.module.encode(to_network(images.to(self._device))).latent_dist.mean
-        return self._scale * mean
+        return self.scale * mean
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """See `Autoencoder`."""
-        return to_uint8(self.module.decode(latents.to(self._device) / self._scale).sample)
+        return to_uint8(self.module.decode(latents.to(self._device) / self.scale).sample)
 
 
 class TinyBlock(nn.Module):
@@ -175,18 +177,18 @@ class TinyAutoencoder:
                 raise ValueError(f"{folder / name} does not hold the weights of TAEF2: {error}") from error
             module.to(device).eval().requires_grad_(False)
         self.module = nn.ModuleList([self.encoder, self.decoder])
-        self._device, self._scale = device, config.scale
+        self._device, self.scale = device, config.scale
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """See `Autoencoder`."""
         latents: Tensor = self.encoder(images.to(self._device).float() / 255.0)
-        return self._scale * latents
+        return self.scale * latents
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """See `Autoencoder`."""
-        images = self.decoder(latents.to(self._device) / self._scale)
+        images = self.decoder(latents.to(self._device) / self.scale)
         return (255.0 * images).round().clamp(0, 255).to(torch.uint8)
 
 

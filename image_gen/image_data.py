@@ -177,7 +177,12 @@ def load_latents(
             latents[good] = pair.cpu().numpy()
         return latents
 
-    identity = {"images": source.identity, "size": config.size, "autoencoder": weights_hash(autoencoder.module)}
+    identity = {
+        "images": source.identity,
+        "size": config.size,
+        "autoencoder": weights_hash(autoencoder.module),
+        "scale": autoencoder.scale,
+    }
     shape = (len(source), 2, autoencoder.channels, side, side)
     with _decoder(source, config) as decode_all:
         latents = cached_rows(

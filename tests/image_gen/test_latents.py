@@ -15,7 +15,7 @@ from shortcut_policy.config import Component
 class Halves:
     """An "autoencoder" that takes every eighth pixel, and counts what it encodes."""
 
-    channels, factor = 3, 8
+    channels, factor, scale = 3, 8, 1.0
 
     def __init__(self):
         self.module = torch.nn.Linear(1, 1)
@@ -60,10 +60,11 @@ def test_latents_are_those_of_the_images_and_of_their_mirror_images(tmp_path, im
     assert batch.data.dtype == torch.float32
 
 
-def test_latents_are_computed_once_and_again_for_other_weights(tmp_path, images):
-    first, again, other = Halves(), Halves(), Halves()
+def test_latents_are_computed_once_and_again_for_other_weights_or_another_scale(tmp_path, images):
+    first, again, other, scaled = Halves(), Halves(), Halves(), Halves()
     torch.nn.init.zeros_(other.module.weight)
-    for coder, count in ((first, 18), (again, 0), (other, 18)):
+    scaled.scale = 2.0
+    for coder, count in ((first, 18), (again, 0), (other, 18), (scaled, 18)):
         load_latents(images, coder, tmp_path / "cache", block=4, progress=False)
         assert coder.encoded == count
 
