@@ -63,7 +63,7 @@ $(READY): pyproject.toml constraints.txt
 
 # image_gen, which the robot policies do without
 $(IMAGE): $(READY)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[image,huggingface]'
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[image,huggingface,timm]'
 	touch $(IMAGE)
 
 # robomimic, for the comparison with its policies only. A part of it is compiled by a setup that calls cmake: pip's

@@ -40,6 +40,7 @@ class PushT(gymnasium.Env):
     Observation, float32, in px of the 512 x 512 field (y points down in images):
         agent_pos (2,), block_pos (2,), block_rotation (2,): cosine and sine of the block's angle,
         keypoints (18,): x0, y0, x1, y1, ... of `KEYPOINTS` in the world.
+        image (image_size, image_size, 3), uint8: the scene as in the data set's images, where it is asked for.
     Action (2,), float32: where the disc shall go, px; values outside [0, 512] are obeyed, too.
     Reward: clip(coverage / 0.95, 0, 1), where coverage is the share of the goal that the block covers.
     Info: `coverage` (float in [0, 1]) and `is_success` (bool, coverage > 0.95), upon which the episode terminates.
@@ -50,10 +51,11 @@ class PushT(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (gymnasium's convention)
 
-    def __init__(self, render_mode: str | None = None, render_size: int = 96) -> None:
+    def __init__(self, render_mode: str | None = None, render_size: int = 96, image_size: int | None = None) -> None:
         """Build the simulator.
 
         Args:
+            image_size: Side of the observed image, px (the data set's: 96); None for none, which is faster.
             render_mode: "rgb_array", or None if nothing will be rendered. Neither needs a display.
             render_size: Side of the rendered square image, px, at least 96.
 
@@ -65,14 +67,20 @@ class PushT(gymnasium.Env):
             raise ValueError(f"unknown render_mode {render_mode!r}: choose 'rgb_array' or None")
         if render_size < 96:  # below, the marker of the action would be drawn with lines of no width
             raise ValueError(f"render_size={render_size} is too small to draw the scene: give at least 96")
+        if image_size is not None and image_size < 1:
+            raise ValueError(f"image_size must be positive, got {image_size}")
         self.render_mode = render_mode
+        self._image_size = image_size
         self.action_space = Box(0, 512, (2,), np.float32)
-        self.observation_space = Dict(
-            agent_pos=Box(-np.inf, np.inf, (2,), np.float32),
-            block_pos=Box(-np.inf, np.inf, (2,), np.float32),
-            block_rotation=Box(-1, 1, (2,), np.float32),
-            keypoints=Box(-np.inf, np.inf, (KEYPOINTS.size,), np.float32),
-        )
+        spaces = {
+            "agent_pos": Box(-np.inf, np.inf, (2,), np.float32),
+            "block_pos": Box(-np.inf, np.inf, (2,), np.float32),
+            "block_rotation": Box(-1, 1, (2,), np.float32),
+            "keypoints": Box(-np.inf, np.inf, (KEYPOINTS.size,), np.float32),
+        }
+        if image_size is not None:
+            spaces["image"] = Box(0, 255, (image_size, image_size, 3), np.uint8)
+        self.observation_space = Dict(spaces)
         self._simulator = _simulator_class()(visualization_width=render_size, visualization_height=render_size)
 
     @property
@@ -134,12 +142,16 @@ class PushT(gymnasium.Env):
         position = np.array(block.position)
         cosine, sine = math.cos(block.angle), math.sin(block.angle)
         keypoints = KEYPOINTS @ np.array([(cosine, sine), (-sine, cosine)]) + position  # (9, 2)
-        return {
+        observation = {
             "agent_pos": np.array(self._simulator.agent.position, np.float32),
             "block_pos": position.astype(np.float32),
             "block_rotation": np.array((cosine, sine), np.float32),
             "keypoints": keypoints.astype(np.float32).ravel(),
         }
+        if self._image_size is not None:
+            scene = self._simulator._draw()
+            observation["image"] = self._simulator._get_img(scene, self._image_size, self._image_size)
+        return observation
 
 
 def _finite(name: str, values: Sequence[float] | np.ndarray, size: int) -> np.ndarray:

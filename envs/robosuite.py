@@ -273,7 +273,8 @@ class RobosuiteEnv(gymnasium.Env):
             if key == "object-state":
                 result["object"] = self._object_state(observation)
             elif key.endswith("_image"):
-                result[key] = np.ascontiguousarray(value[::-1])  # OpenGL's first row is the lowest
+                # OpenGL's first row is the lowest; before the first picture robosuite keeps zeros of another type
+                result[key] = np.ascontiguousarray(value[::-1], dtype=np.uint8)
             elif not key.endswith("-state"):  # robosuite's other concatenations
                 result[key] = np.atleast_1d(np.asarray(value, np.float32))
         return result

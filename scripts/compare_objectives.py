@@ -26,7 +26,7 @@ from shortcut_policy.result_tables import objective_table
 from shortcut_policy.results import Result, read_result
 from shortcut_policy.training.interruption import TrainingInterrupted
 
-GROUPS = ("task", "network", "trainer")
+GROUPS = ("task", "network", "vision", "trainer")
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,11 @@ class PolicyAgent:
         self._queue.reset()
 
     def act(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Actions (slots, A) for the newest observations {key: (slots, D)}."""
-        keys = self._policy.config.observation_dims
-        missing = [key for key in keys if key not in observation]
+        """Actions (slots, A) for the newest observations {key: (slots, D) or (slots, H, W, C)}."""
+        missing = [key for key in self._policy.config.observation_shapes if key not in observation]
         if missing:
             raise ValueError(f"the environment has no observation {missing[0]!r}: it has {', '.join(observation)}")
-        newest = {key: torch.as_tensor(observation[key]).float() for key in keys}
-        return self._queue.act(newest, self._sample).cpu().numpy()
+        return self._queue.act(self._policy.observation_tensors(observation), self._sample).cpu().numpy()
 
     def _sample(self, history: Mapping[str, Tensor], needed: Tensor) -> Tensor:
         draws = 1 + self._policy.objective.sampler(self._num_steps).step_noises

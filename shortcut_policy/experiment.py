@@ -15,14 +15,17 @@ from torch import nn
 from shortcut_policy.agent import PolicyAgent
 from shortcut_policy.config import to_mapping
 from shortcut_policy.core.objectives.base import check_guidance
-from shortcut_policy.data.batches import WindowBatches
+from shortcut_policy.data.batches import WindowBatches, WindowSource
 from shortcut_policy.data.env_args import ROBOSUITE, EnvArgs, check_codec, read_env_args
 from shortcut_policy.data.episodes import Episodes
 from shortcut_policy.data.robomimic_hdf5 import read_robomimic
+from shortcut_policy.data.stored_images import StoredImages, find_images
+from shortcut_policy.data.streamed_windows import StreamedWindows
 from shortcut_policy.data.windows import make_windows
 from shortcut_policy.data.zarr_replay import read_zarr
 from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, ExperimentConfig
 from shortcut_policy.policy import Policy
+from shortcut_policy.policy_batches import PolicyBatches
 from shortcut_policy.pretrained import find_checkpoint
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware
 from shortcut_policy.training.distributed import Processes, join_processes
@@ -41,32 +44,47 @@ SLOTS = 50
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """Demonstrations in RAM.
+    """Demonstrations in RAM; their images may lie in the file.
 
     Attributes:
         training, held_out: the episodes, actions encoded; `held_out` is None where none are.
         env_args: what the data set says of its environment; None where it says nothing.
+        stored_images: those that lie in the file; None where all are in RAM.
     """
 
     training: Episodes
     held_out: Episodes | None
     env_args: EnvArgs | None
+    stored_images: StoredImages | None = None
 
 
 def read_demonstrations(config: DataConfig) -> Demonstrations:
-    """Read the demonstrations into RAM.
+    """Read the demonstrations into RAM, but for images that `config` leaves in the file.
 
     Raises:
         FileNotFoundError, ValueError: they are missing or damaged, or their actions are of another representation.
     """
     env_args = read_env_args(config.path) if config.format == "robomimic" else None
+    images = None if config.image_workers is None else _find_images(config)
+    if images is not None:
+        numbers = {key: source for key, source in config.observations.items() if key not in images.arrays}
+        config = replace(config, observations=numbers)
     episodes = _read_episodes(config, config.filter_key)
     check_codec(env_args, config.action.array, config.action_codec.representation, episodes.actions, config.path)
+    episodes = episodes.encoded(config.action_codec)
     if config.valid_filter_key:
-        held_out = _read_episodes(config, config.valid_filter_key).encoded(config.action_codec)
-        return Demonstrations(episodes.encoded(config.action_codec), held_out, env_args)
-    training, held_out = episodes.encoded(config.action_codec).split(config.valid_fraction, config.split_seed)
-    return Demonstrations(training, held_out, env_args)
+        training, held_out = episodes, _read_episodes(config, config.valid_filter_key).encoded(config.action_codec)
+    else:
+        training, held_out = episodes.split(config.valid_fraction, config.split_seed)
+    return Demonstrations(training, held_out, env_args, images)
+
+
+def _find_images(config: DataConfig) -> StoredImages | None:
+    keys = {config.filter_key, config.valid_filter_key or config.filter_key}
+    parts = [find_images(config.path, config.observations, filter_key=key) for key in keys]
+    if not parts[0].arrays:
+        return None
+    return replace(parts[0], lengths={demo: steps for part in parts for demo, steps in part.lengths.items()})
 
 
 def _read_episodes(config: DataConfig, filter_key: str | None) -> Episodes:
@@ -165,16 +183,17 @@ def train(config: ExperimentConfig) -> Progress:
         if importlib.util.find_spec("gymnasium") is not None:
             make_environment(config.environment)  # what does not fit is said before the training
     with join_processes(config.device) as processes:
-        return _make_trainer(config, data.training, data.held_out, processes).run()
+        return _make_trainer(config, data, processes).run()
 
 
-def _make_trainer(
-    config: ExperimentConfig, training: Episodes, held_out: Episodes | None, processes: Processes
-) -> Trainer:
+def _make_trainer(config: ExperimentConfig, data: Demonstrations, processes: Processes) -> Trainer:
+    stored = {} if data.stored_images is None else {"image_shapes": data.stored_images.shapes}
     policy = Policy.for_episodes(
-        training,
+        data.training,
         seed=config.trainer.seed,
         **vars(config.policy),
+        **stored,
+        vision=config.vision,
         network=config.network,
         objective=config.objective,
         metadata={
@@ -190,10 +209,10 @@ def _make_trainer(
     ).to(processes.device)
     if config.init_from is not None:
         policy.network.load_state_dict(read_trained(config.init_from, policy, "init_from").network.state_dict())
-    batches = _batches(config, training, processes.device)
+    windows = _windows(config, data, data.training, processes.device, config.data.image_workers or 0)
     hooks = []
-    if held_out is not None:
-        valid = _batches(config, held_out, processes.device)
+    if data.held_out is not None:
+        valid = _windows(config, data, data.held_out, processes.device)
         held_out_loss(policy, valid, config.validation.windows)  # what does not fit is said now, not at the first hook
         hooks.append(
             Hook(
@@ -209,7 +228,7 @@ def _make_trainer(
     return Trainer(
         policy.network,
         policy.objective,
-        lambda step, rows: policy.prepare(batches.batch(step, rows)),
+        PolicyBatches(policy, windows, config.trainer.seed),
         config.trainer,
         output=config.folder,
         save_model=lambda folder, network: policy.with_network(network).save_pretrained(folder),
@@ -258,7 +277,9 @@ def read_teacher(path: str, student: Policy) -> nn.Module:
     return teacher.network
 
 
-def _batches(config: ExperimentConfig, episodes: Episodes, device: torch.device) -> WindowBatches:
+def _windows(
+    config: ExperimentConfig, data: Demonstrations, episodes: Episodes, device: torch.device, workers: int = 0
+) -> WindowSource:
     windows = make_windows(
         episodes.episode_ends,
         observation_steps=config.policy.observation_steps,
@@ -266,7 +287,12 @@ def _batches(config: ExperimentConfig, episodes: Episodes, device: torch.device)
         action_offset=config.policy.action_offset,
         pad_after=config.data.pad_after,
     )
-    return WindowBatches(episodes, windows, config.trainer.batch_size, config.trainer.seed, device)
+    trainer = config.trainer
+    if data.stored_images is None:
+        return WindowBatches(episodes, windows, trainer.batch_size, trainer.seed, device)
+    return StreamedWindows(
+        episodes, data.stored_images, windows, trainer.batch_size, trainer.seed, device, workers=workers
+    )
 
 
 def _rollout_scores(config: ExperimentConfig, policy: Policy, network: nn.Module) -> Mapping[str, float]:

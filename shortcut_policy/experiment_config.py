@@ -9,6 +9,7 @@ from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.array_source import ArraySource
 from shortcut_policy.data.normalizer import Normalization
 from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.vision_config import VisionConfig
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class DataConfig:
         valid_fraction: share of the episodes held out, in [0, 1).
         split_seed: of the choice of these episodes, the same for all training seeds.
         pad_after: how many actions of a window may lie beyond the episode's end; null: all but one.
+        image_workers: processes that read the images from the file as they are needed (robomimic's format only), 0 for
+            reading in the training's own; null: all images are held in RAM.
     """
 
     path: str
@@ -38,8 +41,13 @@ class DataConfig:
     valid_fraction: float = 0.02
     split_seed: int = 0
     pad_after: int | None = None
+    image_workers: int | None = None
 
     def __post_init__(self) -> None:
+        if self.image_workers is not None and self.format != "robomimic":
+            raise ValueError(f"data.image_workers={self.image_workers} needs data.format=robomimic: say null")
+        if (self.image_workers or 0) < 0:
+            raise ValueError(f"data.image_workers must not be negative, got {self.image_workers}")
         if self.format == "zarr" and (self.filter_key or self.valid_filter_key):
             raise ValueError(f"data.filter_key={self.filter_key or self.valid_filter_key} needs data.format=robomimic")
         if self.valid_filter_key and not self.filter_key:
@@ -134,6 +142,7 @@ class ExperimentConfig:
     Args:
         task: its name.
         data, policy, network, objective, trainer: the parts.
+        vision: how images are seen, where the data have some.
         environment: for rollouts; null for data without one.
         init_from: checkpoint whose network the training begins with, whatever its objective; null: random weights.
         teacher: checkpoint of a flow that the objective distils instead of training one; null: none.
@@ -147,6 +156,7 @@ class ExperimentConfig:
     objective: Component
     trainer: TrainerConfig
     policy: WindowConfig = field(default_factory=WindowConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
     environment: EnvironmentConfig | None = None
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)

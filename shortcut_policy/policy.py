@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -16,9 +17,12 @@ from shortcut_policy.core.objectives.base import Batch, Objective
 from shortcut_policy.data.batches import WindowBatch
 from shortcut_policy.data.episodes import Episodes
 from shortcut_policy.data.normalizer import Normalizer
+from shortcut_policy.image_views import ViewDraw, draw_views, view
+from shortcut_policy.nn.observation_encoder import ObservationEncoder
 from shortcut_policy.nn.policy_network import PolicyNetwork
 from shortcut_policy.policy_config import PolicyConfig
 from shortcut_policy.pretrained import read_pretrained, write_pretrained
+from shortcut_policy.vision_config import VisionConfig
 
 
 class Policy(nn.Module):
@@ -37,8 +41,7 @@ class Policy(nn.Module):
         objective = objective_class(config.objective.name)
         self.objective: Objective = from_mapping(objective, config.objective.options, "objective.")
         self.network = PolicyNetwork(
-            config.observation_dims,
-            config.observation_steps,
+            _make_encoder(config),
             config.action_dim,
             config.horizon,
             config.network.name,
@@ -53,14 +56,17 @@ class Policy(nn.Module):
 
         Args:
             seed: of the initial weights.
-            config: fields of `PolicyConfig`, as objects or plain mappings.
+            config: fields of `PolicyConfig`, as objects or plain mappings. `vision` is that of policies with images:
+                others are made without; `image_shapes` are given where images are not in RAM.
         """
         values = {
-            "observation_dims": {key: array.shape[-1] for key, array in episodes.observations.items()},
+            "observation_dims": {key: array.shape[-1] for key, array in episodes.low_dim.items()},
+            "image_shapes": episodes.image_shapes,
             "action_dim": episodes.actions.shape[-1],
             "action_codec": episodes.action_codec,
             **config,
         }
+        values["vision"] = values.get("vision") or VisionConfig() if values["image_shapes"] else None
         built = from_mapping(PolicyConfig, values)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
@@ -83,11 +89,22 @@ class Policy(nn.Module):
         view._queue = None
         return view
 
-    def prepare(self, windows: WindowBatch) -> Batch:
-        """Normalise windows of the data set into a batch for the objective."""
+    def draw_views(self, batch: int, generator: torch.Generator) -> ViewDraw | None:
+        """Draw the crops and colours in which a whole batch of training sees its images; None without images."""
+        if self.config.vision is None:
+            return None
+        return draw_views(self.config.vision, tuple(self.config.image_shapes), batch, generator)
+
+    def prepare(self, windows: WindowBatch, views: ViewDraw | None = None) -> Batch:
+        """Normalise windows of the data set into a batch for the objective.
+
+        Args:
+            windows: B of them.
+            views: how their images are seen; None as in sampling: the centre, in true colours.
+        """
         return Batch(
             data=self.normalizer.action(windows.action),
-            condition=self.normalizer.normalize_observation(windows.observation),
+            condition=self._seen(windows.observation, views),
             loss_mask=~windows.action_is_pad if self.config.mask_padding else None,
         )
 
@@ -105,6 +122,7 @@ class Policy(nn.Module):
 
         Args:
             observation: {key: (B, To, D)} in the data set's units, oldest first; anything `torch.as_tensor` takes.
+                Images are (B, To, H, W, C) uint8.
             num_steps: network evaluations.
             noise: (B, T, A) standard normal; drawn from `generator` (default: torch's) where it is not given.
             step_noise: (n, B, T, A) for a sampler that re-noises n times on the way (`step_noises`); drawn likewise.
@@ -123,7 +141,7 @@ class Policy(nn.Module):
             noise = torch.randn(shape, generator=generator, device=self.device)
         elif noise.shape != shape:
             raise ValueError(f"noise must have shape {shape}, got {tuple(noise.shape)}")
-        predict = BoundNetwork(self.network, self.normalizer.normalize_observation(tensors))
+        predict = BoundNetwork(self.network, self._seen(tensors))
         sampler = self.objective.sampler(num_steps)
         if step_noise is None and sampler.step_noises:
             step_noise = torch.randn(sampler.step_noises, *shape, generator=generator, device=self.device)
@@ -134,7 +152,7 @@ class Policy(nn.Module):
     def act(
         self, observation: Mapping[str, Tensor], num_steps: int = 1, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """The next action (B, E) for the newest observations {key: (B, D)}, in receding horizon.
+        """The next action (B, E) for the newest observations {key: (B, D) or (B, H, W, C)}, in receding horizon.
 
         A chunk is sampled when the previous one is used up (after `action_steps` actions) or after `reset`.
 
@@ -148,7 +166,7 @@ class Policy(nn.Module):
         def sample(history: Mapping[str, Tensor], needed: Tensor) -> Tensor:
             return self.sample(history, num_steps, generator=generator)
 
-        return self._queue.act(self._tensors(observation), sample)
+        return self._queue.act(self.observation_tensors(observation), sample)
 
     def reset(self, mask: Tensor | None = None) -> None:
         """Begin new episodes in the slots where mask (B,) is true; in all of them without a mask."""
@@ -172,29 +190,75 @@ class Policy(nn.Module):
         loaded = read_pretrained(folder, "policy")
         config = from_mapping(PolicyConfig, loaded.config, "config.")
         with torch.random.fork_rng(devices=[]):  # for the weights that are replaced at once
-            policy = cls(config)
+            policy = cls(_without_download(config))
+        policy.config = config
         try:
             policy.load_state_dict(dict(loaded.tensors))
         except RuntimeError as error:
             raise ValueError(f"the weights in {folder} do not fit its config.json: {error}") from error
         return policy.to(device).eval().requires_grad_(False)
 
+    def observation_tensors(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The observations that the policy sees, on its device: numbers as float32, images as uint8; others left out.
+
+        Raises:
+            ValueError: one is missing, or images are no bytes.
+        """
+        tensors = {}
+        for key in self.config.observation_shapes:
+            if key not in observation:
+                known = ", ".join(self.config.observation_shapes)
+                raise ValueError(f"observation {key!r} is missing: the policy was trained on {known}")
+            is_image = key in self.config.image_shapes
+            tensors[key] = torch.as_tensor(
+                observation[key], dtype=None if is_image else torch.float32, device=self.device
+            )
+            if is_image and tensors[key].dtype != torch.uint8:
+                raise ValueError(f"images {key!r} must be uint8 in 0 ... 255, got {tensors[key].dtype}")
+        return tensors
+
     def _checked(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Histories of observations as tensors, every shape verified."""
-        tensors = self._tensors(observation)
-        for key, dim in self.config.observation_dims.items():
-            expected, shape = (self.config.observation_steps, dim), tuple(tensors[key].shape)
-            if len(shape) != 3 or shape[1:] != expected:
-                raise ValueError(f"observation {key!r} must have shape (B, {expected[0]}, {dim}), got {shape}")
+        tensors = self.observation_tensors(observation)
+        for key, single in self.config.observation_shapes.items():
+            expected, shape = (self.config.observation_steps, *single), tuple(tensors[key].shape)
+            if shape[1:] != expected:
+                raise ValueError(
+                    f"observation {key!r} must have shape (B, {', '.join(map(str, expected))}), got {shape}"
+                )
         rows = {key: len(value) for key, value in tensors.items()}
         if len(set(rows.values())) > 1:
             raise ValueError(f"all observations must have the same number of rows, got {rows}")
         return tensors
 
-    def _tensors(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The policy's observations as float32 tensors on its device."""
-        keys = self.config.observation_dims
-        for key in keys:
-            if key not in observation:
-                raise ValueError(f"observation {key!r} is missing: the policy was trained on {', '.join(keys)}")
-        return {key: torch.as_tensor(observation[key], dtype=torch.float32, device=self.device) for key in keys}
+    def _seen(self, observation: Mapping[str, Tensor], views: ViewDraw | None = None) -> dict[str, Tensor]:
+        """What the network is conditioned on: numbers normalised, images cropped, float and channels first."""
+        seen = self.normalizer.normalize_observation(observation)
+        for key in self.config.image_shapes:
+            corner, color = (None, None) if views is None else (views.corner[key], views.color[key])
+            seen[key] = view(observation[key], self.config.vision, corner, color)
+        return seen
+
+
+def _make_encoder(config: PolicyConfig) -> ObservationEncoder:
+    vision = config.vision
+    if vision is None:
+        return ObservationEncoder(config.observation_dims, config.observation_steps)
+    shapes = {key: (c, vision.cropped(h), vision.cropped(w)) for key, (h, w, c) in config.image_shapes.items()}
+    return ObservationEncoder(
+        config.observation_dims,
+        config.observation_steps,
+        shapes,
+        vision.encoder.name,
+        vision.shared,
+        vision.encoder.options,
+    )
+
+
+def _without_download(config: PolicyConfig) -> PolicyConfig:
+    """The same architecture, whose image encoder does not fetch the weights that it once began with."""
+    if config.vision is None or not config.vision.encoder.options.get("pretrained"):
+        return config
+    options = {**config.vision.encoder.options, "pretrained": False}
+    encoder = replace(config.vision.encoder, options=options)
+    return replace(config, vision=replace(config.vision, encoder=encoder))

@@ -7,6 +7,7 @@ from typing import Any
 from shortcut_policy.config import Component
 from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.normalizer import Normalization
+from shortcut_policy.vision_config import VisionConfig
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class PolicyConfig:
         action_codec: what the actions mean, and how the network sees them.
         normalization: of observations and actions.
         mask_padding: whether actions that only repeat one at the episode's edge are left out of the loss.
+        image_shapes: (H, W, C) of every image among the observations, as the cameras give it.
+        vision: how they are seen; null where there are none.
         metadata: JSON values that travel with the checkpoint, such as the task.
 
     Raises:
@@ -47,11 +50,22 @@ class PolicyConfig:
     action_codec: ActionCodec = field(default_factory=ActionCodec)
     normalization: Normalization = "limits"
     mask_padding: bool = False
+    image_shapes: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    vision: VisionConfig | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.observation_dims or min(self.observation_dims.values()) < 1:
-            raise ValueError(f"a policy needs observations of at least one channel, got {dict(self.observation_dims)}")
+        sizes = [*self.observation_dims.values(), *(side for shape in self.image_shapes.values() for side in shape)]
+        if min(sizes, default=0) < 1:
+            raise ValueError(
+                f"a policy needs observations of at least one channel, got {dict(self.observation_dims)}"
+                + (f" and images {dict(self.image_shapes)}" if self.image_shapes else "")
+            )
+        twice = self.observation_dims.keys() & self.image_shapes.keys()
+        if twice:
+            raise ValueError(f"observation {min(twice)!r} cannot be both numbers and an image")
+        if bool(self.image_shapes) != (self.vision is not None):
+            raise ValueError(f"images {dict(self.image_shapes)} do not fit vision={self.vision}: one needs the other")
         for name in ("action_dim", "observation_steps", "horizon", "action_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -67,3 +81,8 @@ class PolicyConfig:
                 f"action_steps={self.action_steps} cannot be executed: a chunk of horizon={self.horizon} with "
                 f"action_offset={self.action_offset} holds {self.horizon + self.action_offset} actions from now on"
             )
+
+    @property
+    def observation_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of a single observation of every key: (D,) for numbers, (H, W, C) for images."""
+        return {key: (dim,) for key, dim in self.observation_dims.items()} | dict(self.image_shapes)

@@ -74,15 +74,16 @@ class RobomimicPolicy(RolloutPolicy):
         if goal is not None:
             raise ValueError(f"the policy takes no goal, got one of {', '.join(goal)}: roll out with use_goals=False")
         batch = {}
-        for key, dim in self.policy.config.observation_dims.items():
+        for key, shape in self.policy.config.observation_shapes.items():
             if key not in ob:
                 raise ValueError(f"the environment has no observation {key!r}: it has {', '.join(ob)}")
-            if np.shape(ob[key]) != (dim,):
+            if np.shape(ob[key]) != shape:
                 raise ValueError(
-                    f"observation {key!r} must have shape ({dim},), got {np.shape(ob[key])}: give single observations "
+                    f"observation {key!r} must have shape {shape}, got {np.shape(ob[key])}: give single observations "
                     "without batch or stacked frames"
                 )
-            batch[key] = np.zeros((self._slots, dim), np.float32)
+            dtype = np.uint8 if key in self.policy.config.image_shapes else np.float32
+            batch[key] = np.zeros((self._slots, *shape), dtype)
             batch[key][self._slot] = ob[key]
         return self._agent.act(batch)[self._slot]
 

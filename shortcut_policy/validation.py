@@ -7,12 +7,12 @@ from torch import nn
 
 from shortcut_policy.core.network import BoundNetwork
 from shortcut_policy.core.objectives.base import Mean, Networks
-from shortcut_policy.data.batches import WindowBatches
+from shortcut_policy.data.batches import WindowSource
 from shortcut_policy.policy import Policy
 
 
 @torch.no_grad()
-def held_out_loss(policy: Policy, batches: WindowBatches, windows: int, seed: int = 0) -> dict[str, float]:
+def held_out_loss(policy: Policy, batches: WindowSource, windows: int, seed: int = 0) -> dict[str, float]:
     """The objective's loss and metrics over `windows` windows, on draws that are the same at every call.
 
     There is one draw, that of the training's end, of which every batch takes its rows: however small the last batch
@@ -40,7 +40,7 @@ def held_out_loss(policy: Policy, batches: WindowBatches, windows: int, seed: in
 
 @torch.no_grad()
 def action_error(
-    policy: Policy, batches: WindowBatches, windows: int, num_steps: Sequence[int], seed: int = 0
+    policy: Policy, batches: WindowSource, windows: int, num_steps: Sequence[int], seed: int = 0
 ) -> dict[int, float]:
     """Root mean square difference of sampled and demonstrated actions, in the data's units, by number of steps.
 
@@ -64,7 +64,7 @@ def action_error(
 
 
 def validate(
-    policy: Policy, network: nn.Module, batches: WindowBatches, windows: int, num_steps: Sequence[int]
+    policy: Policy, network: nn.Module, batches: WindowSource, windows: int, num_steps: Sequence[int]
 ) -> Mapping[str, float]:
     """Held-out loss and action errors of the policy with the given weights, named for the log."""
     view = policy.with_network(network)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from envs.rendering import choose_backend
+
 
 def pytest_configure() -> None:
     """Let Ctrl-C mean what it means at a terminal: shells start background jobs deaf to it, and we test it."""
@@ -27,6 +29,15 @@ def real_data() -> Callable[[str], Path]:
         return path
 
     return locate
+
+
+@pytest.fixture(scope="session")
+def gl_backend() -> str:
+    """The GL backend that draws here; tests that ask for it are skipped where none does, and say what is missing."""
+    try:
+        return choose_backend()
+    except (ImportError, ValueError) as error:
+        pytest.skip(str(error))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,13 +6,16 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from shortcut_policy.config import Component
 from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.array_source import ArraySource
 from shortcut_policy.experiment import make_environment, read_demonstrations, recorded_environment, train
-from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, ExperimentConfig
+from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, ExperimentConfig, ValidationConfig
 from shortcut_policy.training.config import TrainerConfig
+from shortcut_policy.vision_config import VisionConfig
 
 ENV_ARGS = {
     "env_name": "Lift",
@@ -20,6 +23,7 @@ ENV_ARGS = {
     "env_version": "1.4.1",
     "env_kwargs": {"robots": ["Panda"], "controller_configs": {"type": "OSC_POSE", "control_delta": True}},
 }
+MASKS = {"filter_key": "train", "valid_filter_key": "valid"}
 ABSOLUTE = {"action": ArraySource("actions_abs"), "action_codec": ActionCodec("absolute_pose")}
 
 
@@ -122,3 +126,63 @@ def test_an_environment_of_another_version_is_warned_of_once_and_by_whoever_star
     with pytest.warns(UserWarning, match=r"recorded with robosuite 1\.4\.1, installed is") as warned:
         make_environment(environment)
     assert len(warned) == 1
+
+
+@pytest.fixture
+def seen_lift(lift):
+    """The same demonstrations with images of a camera."""
+    rng = np.random.default_rng(1)
+    with h5py.File(lift, "a") as file:
+        for demo in file["data"].values():
+            demo["obs/agentview_image"] = rng.integers(256, size=(30, 12, 12, 3), dtype=np.uint8)
+    return lift
+
+
+SEEN = {"observations": {"agentview_image": ArraySource(), "robot0_eef_pos": ArraySource()}}
+
+
+def train_seeing(path, output, **changes):
+    encoder = Component("small_cnn", {"widths": [8], "keypoints": 2, "feature_dim": 4})
+    config = ExperimentConfig(
+        task="lift_image",
+        data=data_config(path, **SEEN, **changes),
+        network=Component("unet1d", {"widths": [8, 16], "step_embedding_dim": 8}),
+        objective=Component("shortcut", {"base_steps": 8}),
+        trainer=TrainerConfig(steps=6, batch_size=8, progress=False),
+        validation=ValidationConfig(every=3, windows=8),
+        vision=VisionConfig(encoder, brightness=0.2),
+        output=str(output),
+        device="cpu",
+    )
+    train(config)
+    return load_file(output / "checkpoints/last/model.safetensors"), (output / "metrics.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize(("split", "workers"), [({"valid_fraction": 0.2}, 1), (MASKS, 0)])
+def test_a_training_ends_with_the_same_weights_wherever_its_images_lie(seen_lift, tmp_path, split, workers):
+    resident, measured = train_seeing(seen_lift, tmp_path / "resident", **split)
+    streamed, measured_too = train_seeing(seen_lift, tmp_path / "streamed", image_workers=workers, **split)
+    assert resident.keys() == streamed.keys()
+    assert all(torch.equal(resident[key], streamed[key]) for key in resident)
+    errors = [json.loads(lines[-1])["valid/action_error_1_steps"] for lines in (measured, measured_too)]
+    assert errors[0] == errors[1]
+
+
+def test_images_that_stay_in_the_file_are_left_there(seen_lift):
+    data = read_demonstrations(data_config(seen_lift, **SEEN, image_workers=2))
+    assert set(data.training.observations) == {"robot0_eef_pos"}
+    assert data.stored_images.shapes == {"agentview_image": (12, 12, 3)}
+    assert read_demonstrations(data_config(seen_lift, **SEEN)).stored_images is None
+    assert read_demonstrations(data_config(seen_lift, image_workers=2)).stored_images is None, "there are none"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "zarr", "image_workers": 2}, "image_workers=2 needs data.format=robomimic: say null"),
+        ({"image_workers": -1}, "image_workers must not be negative, got -1"),
+    ],
+)
+def test_workers_that_cannot_read_images_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        data_config("lift.hdf5", **changes)

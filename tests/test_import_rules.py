@@ -20,19 +20,23 @@ PACKAGES = ("shortcut_policy", "image_gen", "envs")
 MAY_IMPORT = {
     "shortcut_policy.__init__": "",
     "shortcut_policy.core": "torch einops",
-    "shortcut_policy.nn": "torch einops torchvision shortcut_policy.core",
+    "shortcut_policy.nn": "torch einops torchvision timm shortcut_policy.core",
     "shortcut_policy.data": "numpy torch h5py zarr pyarrow tqdm",
     "shortcut_policy.config": "",
     "shortcut_policy.pretrained": "torch safetensors",
     "shortcut_policy.training": """torch tqdm safetensors wandb
         shortcut_policy.core shortcut_policy.config shortcut_policy.pretrained""",
     "shortcut_policy.chunking": "torch gymnasium shortcut_policy.data",
-    "shortcut_policy.policy_config": """shortcut_policy.config
+    "shortcut_policy.vision_config": "shortcut_policy.config",
+    "shortcut_policy.image_views": "torch shortcut_policy.vision_config",
+    "shortcut_policy.policy_config": """shortcut_policy.config shortcut_policy.vision_config
         shortcut_policy.data.action_codec shortcut_policy.data.normalizer""",
     "shortcut_policy.policy": """torch
         shortcut_policy.core shortcut_policy.nn shortcut_policy.chunking shortcut_policy.pretrained
-        shortcut_policy.config shortcut_policy.policy_config
+        shortcut_policy.config shortcut_policy.policy_config shortcut_policy.vision_config shortcut_policy.image_views
         shortcut_policy.data.batches shortcut_policy.data.episodes shortcut_policy.data.normalizer""",
+    "shortcut_policy.policy_batches": """torch
+        shortcut_policy.core shortcut_policy.data.batches shortcut_policy.policy shortcut_policy.training.seeding""",
     "shortcut_policy.agent": "numpy torch shortcut_policy.chunking shortcut_policy.policy",
     "shortcut_policy.validation": "torch shortcut_policy.core shortcut_policy.data shortcut_policy.policy",
     "shortcut_policy.statistics": "numpy",

@@ -84,8 +84,14 @@ class BoundNetwork:
         return self._encoded
 
     def rows(self, rows: Tensor) -> "BoundNetwork":
-        """The same network bound to some rows (index tensor); only those will be encoded."""
-        return BoundNetwork(self._network, take_rows(self._condition, rows), take_rows(self._null, rows))
+        """The same network bound to some rows (index tensor).
+
+        Only those will be encoded; where all are encoded already, theirs is taken, with its gradient.
+        """
+        bound = BoundNetwork(self._network, take_rows(self._condition, rows), take_rows(self._null, rows))
+        if self._is_encoded:
+            bound._encoded, bound._is_encoded = take_rows(self._encoded, rows), True
+        return bound
 
     def drop(self, mask: Tensor) -> "BoundNetwork":
         """The same network with the null condition in the rows where mask (B,) is true."""

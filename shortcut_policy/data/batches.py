@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +25,26 @@ class WindowBatch:
     observation: Mapping[str, Tensor]
     action: Tensor
     action_is_pad: Tensor
+
+
+class WindowSource(Protocol):
+    """Windows of some episodes, wherever their images lie: `WindowBatches` or `StreamedWindows`.
+
+    Attributes:
+        batch_size: B, rows of the global batch.
+        num_windows: of all episodes.
+    """
+
+    batch_size: int
+    num_windows: int
+
+    def batch(self, step: int, rows: slice = slice(None)) -> WindowBatch:
+        """The rows (a slice of 0 ... B - 1) of batch number `step`."""
+        ...
+
+    def sequential(self, limit: int | None = None) -> Iterator[WindowBatch]:
+        """Some windows once, `limit` of them evenly spread over the data (default all), in batches of at most B."""
+        ...
 
 
 class WindowBatches:

@@ -8,6 +8,9 @@ import numpy as np
 
 from shortcut_policy.data.action_codec import ActionCodec
 
+IMAGE_CHANNELS = (1, 3, 4)
+"""What the last axis of an image may have: gray, color, or color with depth or opacity."""
+
 
 def check_episode_ends(episode_ends: np.ndarray) -> None:
     """Raise ValueError unless `episode_ends` is a non-empty (E,) integer array that rises strictly from above 0."""
@@ -109,6 +112,16 @@ class Episodes:
     def lengths(self) -> np.ndarray:
         """(E,) int64, steps of each episode."""
         return self.episode_ends - self.episode_starts
+
+    @property
+    def low_dim(self) -> dict[str, np.ndarray]:
+        """The observations that are numbers: key -> (N, D) float32."""
+        return {key: values for key, values in self.observations.items() if values.dtype == np.float32}
+
+    @property
+    def image_shapes(self) -> dict[str, tuple[int, ...]]:
+        """(H, W, C) of the observations that are images."""
+        return {key: values.shape[1:] for key, values in self.observations.items() if values.dtype == np.uint8}
 
     def select(self, episode_indices: Sequence[int] | np.ndarray) -> "Episodes":
         """Copy the episodes named, in the order given; an episode may be named more than once.

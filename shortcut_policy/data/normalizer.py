@@ -90,10 +90,10 @@ class Normalizer(nn.Module):
 
     @classmethod
     def fit(cls, episodes: Episodes, mode: Normalization = "limits") -> Self:
-        """Fit on the training split; channels of actions that hold rotations stay as they are."""
-        dims = {key: values.shape[-1] for key, values in episodes.observations.items()}
-        normalizer = cls(dims, episodes.actions.shape[-1])
-        for key, values in episodes.observations.items():
+        """Fit on the numbers of the training split; channels of actions that hold rotations stay as they are."""
+        low_dim = episodes.low_dim
+        normalizer = cls({key: values.shape[-1] for key, values in low_dim.items()}, episodes.actions.shape[-1])
+        for key, values in low_dim.items():
             normalizer.observation[key] = LinearNormalizer.fit(values, mode)
         normalizer.action = LinearNormalizer.fit(episodes.actions, mode, episodes.action_codec.rotation_columns())
         return normalizer

@@ -14,10 +14,9 @@ import h5py
 import numpy as np
 
 from shortcut_policy.data.array_source import ArraySource, extract
-from shortcut_policy.data.episodes import Episodes
+from shortcut_policy.data.episodes import IMAGE_CHANNELS, Episodes
 
 _ACTIONS = ArraySource("actions")
-_IMAGE_CHANNELS = (1, 3, 4)
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -211,13 +210,13 @@ def check_layout(array: h5py.Dataset, label: str) -> bool:
     shape = array.shape
     if array.ndim <= 2 or (array.ndim == 3 and array.dtype != np.uint8):
         return False
-    if array.ndim == 4 and shape[3] not in _IMAGE_CHANNELS and shape[1] in _IMAGE_CHANNELS:
+    if array.ndim == 4 and shape[3] not in IMAGE_CHANNELS and shape[1] in IMAGE_CHANNELS:
         advice = "move the channels to the last axis"
     elif array.ndim == 4 and array.dtype != np.uint8:
         advice = "store them as uint8 in 0 ... 255"
     elif array.ndim == 3:
         advice = "give them an axis of channels"
-    elif array.ndim == 4 and shape[3] in _IMAGE_CHANNELS:
+    elif array.ndim == 4 and shape[3] in IMAGE_CHANNELS:
         return True
     else:
         raise ValueError(f"{label} holds {describe(array)}, neither numbers (n, D) nor images (n, H, W, C)")

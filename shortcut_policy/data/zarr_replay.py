@@ -20,7 +20,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, ZipStore
 
 from shortcut_policy.data.array_source import ArraySource, extract
-from shortcut_policy.data.episodes import Episodes, check_episode_ends
+from shortcut_policy.data.episodes import IMAGE_CHANNELS, Episodes, check_episode_ends
 
 EPISODE_ENDS = "meta/episode_ends"
 _ACTION = ArraySource("action")
@@ -28,11 +28,12 @@ _SEARCH_DEPTH = 2  # pusht.zip -> pusht/pusht_cchi_v7_replay.zarr
 
 
 def read_zarr(path: str | Path, observations: Mapping[str, ArraySource], action: ArraySource = _ACTION) -> Episodes:
-    """Read low-dim demonstrations from a replay buffer; arrays that are not asked for are not touched.
+    """Read demonstrations from a replay buffer into RAM; arrays that are not asked for are not touched.
 
     Args:
         path: a directory or a .zip file, zarr format 2 or 3; the store may lie up to two folders below it.
-        observations: key -> where below data/ its values lie; each becomes (N, D) float32.
+        observations: key -> where below data/ its values lie; each becomes (N, D) float32. Arrays (N, H, W, C) are
+            images, whole numbers in 0 ... 255 of whatever type, and become uint8.
         action: where below data/ the actions lie.
 
     Returns:
@@ -41,27 +42,60 @@ def read_zarr(path: str | Path, observations: Mapping[str, ArraySource], action:
     Raises:
         FileNotFoundError: when there is nothing at `path`.
         ValueError: when it is no replay buffer, an array is missing, damaged, too short or of the wrong rank, columns
-            are out of range, episode ends do not rise, or a value is not finite.
+            are out of range, episode ends do not rise, a value is not finite, or an image is none.
     """
     observations = {key: source.named(key) for key, source in observations.items()}
     action = action.named("action")
     with open_replay(path) as store:
         ends = store.episode_ends()
         names = dict.fromkeys(source.array for source in (action, *observations.values()))
-        arrays = {name: _read_low_dim(store, name, int(ends[-1])) for name in names}
+        arrays = {name: _read(store, name, int(ends[-1])) for name in names}
     try:
-        values = {key: extract(arrays[source.array], source) for key, source in observations.items()}
+        values = {key: _extract(arrays[source.array], source) for key, source in observations.items()}
         actions = extract(arrays[action.array], action)
     except ValueError as error:
         raise ValueError(f"{error} (in {path})") from None
     return Episodes(observations=values, actions=actions, episode_ends=ends, source=str(path))
 
 
-def _read_low_dim(store: "ReplayStore", array: str, rows: int) -> np.ndarray:
+def _read(store: "ReplayStore", array: str, rows: int) -> np.ndarray:
     shape = store.array(f"data/{array}").shape
+    if len(shape) == 4:
+        return _read_images(store, f"data/{array}", rows)
     if len(shape) not in (2, 3):
-        raise ValueError(f"data/{array} of {store} has shape {shape}: low-dim arrays are (N, K) or (N, M, K)")
+        raise ValueError(
+            f"data/{array} of {store} has shape {shape}: low-dim arrays are (N, K) or (N, M, K), images (N, H, W, C)"
+        )
     return store.read(f"data/{array}", rows)
+
+
+def _read_images(store: "ReplayStore", name: str, rows: int) -> np.ndarray:
+    """(N, H, W, C) uint8, chunk by chunk: stored as float32, as Diffusion Policy's, all would take 4 times as much."""
+    array = store.array(name)
+    if array.shape[-1] not in IMAGE_CHANNELS:
+        raise ValueError(f"{name} of {store} has shape {array.shape}: images are (N, H, W, C) with C of 1, 3 or 4")
+    store.check(array, name, rows)
+    images = np.empty((rows, *array.shape[1:]), np.uint8)
+    for chunk in store.chunks(array, rows):
+        values = store.read_chunk(array, name, chunk)
+        with np.errstate(invalid="ignore"):  # of NaN, which is found to be none of them
+            whole = values.astype(np.uint8)
+        if not np.array_equal(whole, values):
+            wrong = values[whole != values][0]
+            raise ValueError(
+                f"{name} of {store} holds {wrong}: images are whole numbers in 0 ... 255"
+                + (", so multiply them by 255" if 0 < wrong < 1 else "")
+            )
+        images[chunk.region] = whole
+    return images
+
+
+def _extract(values: np.ndarray, source: ArraySource) -> np.ndarray:
+    if values.ndim != 4:
+        return extract(values, source)
+    if source.columns is not None or source.transform != "none":
+        raise ValueError(f"{source.array} holds images, which take neither columns nor a transform")
+    return values
 
 
 @dataclass(frozen=True)
@@ -134,6 +168,16 @@ class ReplayStore:
     def read(self, name: str, rows: int | None = None) -> np.ndarray:
         """Read the first `rows` rows (default: all) of an array; ValueError when a chunk is missing or damaged."""
         array = self.array(name)
+        self.check(array, name, rows)
+        try:
+            return array[:rows]
+        except Exception:
+            for chunk in self.chunks(array, rows):  # find the one to name
+                self.read_chunk(array, name, chunk)
+            raise
+
+    def check(self, array: zarr.Array, name: str, rows: int | None = None) -> None:
+        """Raise ValueError where the first `rows` rows (default: all) are incomplete, or a chunk looks damaged."""
         if array.ndim == 0:
             raise ValueError(f"{name} of {self} is a single number: rows are needed")
         if rows is not None and array.shape[0] < rows:
@@ -146,12 +190,6 @@ class ReplayStore:
                 # Zarr 3 leaves out chunks of nothing but the fill value unless told not to.
                 hint = ", or write it with write_empty_chunks=True" if damage == "missing" else ""
                 raise ValueError(f"chunk {chunk.key} of {name} is {damage} in {self}: copy the store again{hint}")
-        try:
-            return array[:rows]
-        except Exception:
-            for chunk in self.chunks(array, rows):  # find the one to name
-                self.read_chunk(array, name, chunk)
-            raise
 
     def read_chunk(self, array: zarr.Array, name: str, chunk: Chunk) -> np.ndarray:
         """Decode one chunk; ValueError when that fails."""

@@ -3,40 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from shortcut_policy.core.network import Condition
+from shortcut_policy.nn.observation_encoder import ObservationEncoder
 from shortcut_policy.nn.transformer import ActionTransformer
 from shortcut_policy.nn.unet1d import Unet1d
 
 ACTION_HEADS: Mapping[str, type[nn.Module]] = {"unet1d": Unet1d, "transformer": ActionTransformer}
 
 
-class StateEncoder(nn.Module):
-    """Low-dimensional observations, normalised, flattened over keys and time: {key: (B, To, D)} -> (B, To sum(D)).
-
-    Args:
-        dims: D of every key, in the order in which they are joined.
-        steps: To, observations per decision.
-    """
-
-    def __init__(self, dims: Mapping[str, int], steps: int) -> None:
-        super().__init__()
-        self.keys = tuple(dims)
-        self.output_dim = steps * sum(dims.values())
-
-    def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
-        """Encode {key: (B, To, D)}: (B, To sum(D))."""
-        return torch.cat([observation[key] for key in self.keys], dim=-1).flatten(1)
-
-
 class PolicyNetwork(nn.Module):
     """Encoder and action head behind the core's `Network` interface.
 
     Args:
-        observation_dims: channels of every low-dimensional observation.
-        observation_steps: To.
+        encoder: of the observations.
         action_dim: A.
         horizon: T.
         head: name of the action head.
@@ -48,8 +29,7 @@ class PolicyNetwork(nn.Module):
 
     def __init__(
         self,
-        observation_dims: Mapping[str, int],
-        observation_steps: int,
+        encoder: ObservationEncoder,
         action_dim: int,
         horizon: int,
         head: str = "unet1d",
@@ -58,14 +38,14 @@ class PolicyNetwork(nn.Module):
         super().__init__()
         if head not in ACTION_HEADS:
             raise ValueError(f"unknown network {head!r}: known are {', '.join(ACTION_HEADS)}")
-        self.encoder = StateEncoder(observation_dims, observation_steps)
+        self.encoder = encoder
         try:
             self.head = ACTION_HEADS[head](action_dim, horizon, self.encoder.output_dim, **(options or {}))
         except TypeError as error:
             raise ValueError(f"network {head!r}: {error}") from error
 
     def encode(self, condition: Condition) -> Tensor:
-        """Encode normalised observations {key: (B, To, D)}: (B, G)."""
+        """Encode normalised observations {key: (B, To, D) or (B, To, C, h, w)}: (B, G)."""
         return self.encoder(condition)
 
     def forward(self, x: Tensor, t: Tensor, d: Tensor, encoded: Tensor) -> Tensor:

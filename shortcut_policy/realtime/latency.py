@@ -26,8 +26,12 @@ def sampling_latency_ms(
     for call in range(warm_up + calls):
         for steps in num_steps:
             observation = {
-                key: torch.from_numpy(rng.standard_normal((1, config.observation_steps, dim), np.float32))
-                for key, dim in config.observation_dims.items()
+                key: torch.from_numpy(
+                    rng.integers(256, size=(1, config.observation_steps, *shape), dtype=np.uint8)
+                    if key in config.image_shapes
+                    else rng.standard_normal((1, config.observation_steps, *shape), np.float32)
+                )
+                for key, shape in config.observation_shapes.items()
             }
             started = time.perf_counter()
             policy.sample(observation, steps).cpu()  # .cpu() waits for the device

@@ -10,6 +10,7 @@ from shortcut_policy.core.objectives.base import Batch, Networks
 from shortcut_policy.core.objectives.flow_matching import FlowMatching
 from shortcut_policy.core.objectives.mean_flow import MeanFlow, mean_flow_target
 from shortcut_policy.core.preconditioning import Preconditioning
+from shortcut_policy.nn.observation_encoder import ObservationEncoder
 from shortcut_policy.nn.policy_network import PolicyNetwork
 
 SHAPE = torch.Size((64, 4, 2))
@@ -51,7 +52,8 @@ def test_the_target_is_the_equation_by_finite_differences():
 @pytest.mark.parametrize("sigma_data", [None, 0.5])
 def test_the_unet_differentiates_itself(sigma_data):
     torch.manual_seed(0)
-    network = PolicyNetwork({"state": 3}, 2, 2, 8, "unet1d", {"widths": [8, 16], "step_embedding_dim": 16}).double()
+    encoder = ObservationEncoder({"state": 3}, steps=2)
+    network = PolicyNetwork(encoder, 2, 8, "unet1d", {"widths": [8, 16], "step_embedding_dim": 16}).double()
     objective = MeanFlow(average_fraction=0.5, sigma_data=sigma_data, weight_power=0.0)
     generator = torch.Generator().manual_seed(0)
     shape = torch.Size((16, 8, 2))

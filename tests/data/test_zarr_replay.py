@@ -239,7 +239,12 @@ def test_never_unpickles(write_replay, tmp_path):
     [
         ({"data/state": np.ones((9, 5))}, "data/state of .* has 9 rows, but the last episode ends at 10"),
         ({"data/action": np.ones(10)}, r"data/action of .* has shape \(10,\): low-dim arrays are \(N, K\)"),
-        ({"data/keypoint": np.ones((10, 8, 8, 3))}, r"data/keypoint of .* has shape \(10, 8, 8, 3\)"),
+        ({"data/keypoint": np.ones((10, 8, 8, 5))}, r"shape \(10, 8, 8, 5\): images are .* with C of 1, 3 or 4"),
+        ({"data/keypoint": np.full((10, 8, 8, 3), 0.5)}, "keypoint of .* holds 0.5: .* so multiply them by 255"),
+        ({"data/keypoint": np.full((10, 8, 8, 3), 256.0)}, "keypoint of .* holds 256.0: images are whole numbers in 0"),
+        ({"data/keypoint": np.full((10, 8, 8, 3), np.nan)}, "keypoint of .* holds nan"),
+        ({"data/state": np.ones((10, 8, 8, 3))}, "state holds images, which take neither columns nor a transform"),
+        ({"data/keypoint": np.ones((10, 2, 8, 8, 3))}, r"has shape \(10, 2, 8, 8, 3\): low-dim arrays are"),
         ({"data/state": np.ones((10, 4))}, "columns 4:5 of state exceed its last axis of 4"),
         ({"data/state": np.full((10, 5), "text")}, "data/state of .* is not numeric"),
         ({"meta/episode_ends": np.array([4, 4])}, "episode 0 ends at 4 and episode 1 at 4"),

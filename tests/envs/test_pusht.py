@@ -192,3 +192,29 @@ def test_recorded_actions_solve_the_task_open_loop(recorded):
         env.reset(seed=0, options={"state": states[first]})
         best.append(max(env.step(action)[1] for action in actions[first:end]))
     assert max(best) > 0.85
+
+
+def test_images_are_the_data_sets(recorded):
+    env = PushT(image_size=96)
+    for step in (0, 100, 300, 460):
+        observation, _ = env.reset(options={"state": recorded["data/state"][step]})
+        assert env.observation_space.contains(observation)
+        difference = np.abs(observation["image"] - recorded["data/img"][step])  # float32
+        assert difference.mean() < 0.3  # of 255: the data set's block lies a little elsewhere where the disc pushes it
+        assert (difference.max(axis=-1) > 30).mean() < 0.005
+
+
+def test_images_show_the_scene_after_every_step_at_the_size_asked_for():
+    env, first, _ = start((100, 100, 300, 300, 0.3), image_size=60)
+    second = env.step(np.array((200, 200)))[0]["image"]
+    assert first["image"].shape == second.shape == (60, 60, 3)
+    assert second.dtype == np.uint8
+    changed = np.argwhere((first["image"] != second).any(axis=-1)) * 512 / 60  # row, column in px
+    assert changed.min() > 70, "nothing but the disc has moved"
+    assert changed.max() < 230
+    assert "image" not in start((100, 100, 300, 300, 0.3))[1]
+
+
+def test_an_image_without_pixels_is_refused():
+    with pytest.raises(ValueError, match="image_size must be positive, got 0"):
+        PushT(image_size=0)

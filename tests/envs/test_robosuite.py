@@ -256,7 +256,7 @@ def test_pictures_stand_upright(gl_backend):
     observation, _ = env.reset(seed=0)
     for key in ("agentview_image", "robot0_eye_in_hand_image"):
         assert observation[key].shape == (48, 48, 3)
-        assert observation[key].dtype == np.uint8
+        assert observation[key].dtype == env.observation_space[key].dtype == np.uint8
         assert observation[key].std() > 10
     picture = env.render()
     assert picture.shape == (256, 256, 3)

@@ -1,25 +1,18 @@
 import pytest
 import torch
 
-from shortcut_policy.nn.policy_network import PolicyNetwork, StateEncoder
+from shortcut_policy.nn.observation_encoder import ObservationEncoder
+from shortcut_policy.nn.policy_network import PolicyNetwork
 
 
 def make(**changes):
     arguments = {
-        "observation_dims": {"position": 2, "angle": 1},
-        "observation_steps": 2,
+        "encoder": ObservationEncoder({"position": 2, "angle": 1}, steps=2),
         "action_dim": 2,
         "horizon": 8,
         "options": {"widths": (8, 16), "step_embedding_dim": 8},
     }
     return PolicyNetwork(**arguments | changes)
-
-
-def test_observations_are_joined_in_the_order_of_the_dims_step_by_step():
-    encoder = StateEncoder({"b": 1, "a": 2}, steps=2)
-    observation = {"a": torch.tensor([[[1.0, 2.0], [4.0, 5.0]]]), "b": torch.tensor([[[0.0], [3.0]]]), "c": None}
-    assert encoder(observation).tolist() == [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]]
-    assert encoder.output_dim == 6
 
 
 def test_the_head_sees_the_encoded_observation():

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from shortcut_policy.core.objectives.base import Batch, Networks
 from shortcut_policy.core.objectives.mean_flow import MeanFlow
+from shortcut_policy.nn.observation_encoder import ObservationEncoder
 from shortcut_policy.nn.policy_network import PolicyNetwork
 from shortcut_policy.nn.transformer import ActionTransformer
 
@@ -89,7 +90,7 @@ def test_sizes_that_do_not_fit_are_quoted(changes, message):
 
 
 def test_mean_flow_differentiates_it():
-    network = PolicyNetwork({"state": 3}, 1, 2, 6, "transformer", SMALL).double()
+    network = PolicyNetwork(ObservationEncoder({"state": 3}, 1), 2, 6, "transformer", SMALL).double()
     nn.init.normal_(network.head.output.weight)
     given = inputs()
     condition = {"state": given["condition"][:, None]}

@@ -190,7 +190,7 @@ def test_rollouts_during_the_training(tmp_path, demonstrations, run_command):
 @pytest.mark.parametrize(
     ("words", "quoted"),
     [
-        (["task=pushT"], "'task/pushT': known are can, lift, pusht"),
+        (["task=pushT"], "'task/pushT': known are can, can_image, lift"),
         (["objective=shortcuts"], "'objective/shortcuts': known are "),
         (["trainer.stepz=1"], "trainer.stepz"),
         (["trainer.steps=many"], "'many'"),

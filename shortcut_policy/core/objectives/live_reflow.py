@@ -119,6 +119,8 @@ class LiveReflow:
             teacher = nets.target if self.teacher == "ema" else nets.student
             if teacher is None:
                 raise ValueError("teacher is 'ema' but no target network was given")
+            if draw.drop is None:
+                nets.student.encoded()  # once for all that follows, where the student is its own teacher
             maker = teacher.rows(rows)
             with torch.no_grad():
                 ends = self._euler(self.pair_steps, 0.0)(

@@ -141,6 +141,7 @@ class MeanFlow:
         v = self._guide(nets.student, x_t, draw, path.velocity(draw.noise, batch.data))
         target, rows = v, draw.averages.nonzero().squeeze(1).to(x_t.device, non_blocking=True)
         if len(rows):
+            student.encoded()  # once for all that follows
             some = student.rows(rows)
             averages = mean_flow_target(some, velocity(some), x_t[rows], draw.t[rows], draw.d[rows], v[rows])
             target = v.index_copy(0, rows, averages)

@@ -131,6 +131,8 @@ class ProgressiveSelfDistillation:
             teacher = nets.target if self.teacher == "ema" else nets.student
             if teacher is None:
                 raise ValueError("teacher is 'ema' but no target network was given")
+            if draw.drop is None:
+                nets.student.encoded()  # once for all that follows, where the student is its own teacher
             predict = velocity(teacher.rows(rows))
             parts = split_target(predict, x_t[rows], draw.t[rows], draw.d[rows], draw.split[rows])
             target = target.index_copy(0, rows, parts)

@@ -197,6 +197,8 @@ class Shortcut:
             teacher = nets.target if self.bootstrap_teacher == "ema" else nets.student
             if teacher is None:
                 raise ValueError("bootstrap_teacher is 'ema' but no target network was given")
+            if draw.drop is None:
+                nets.student.encoded()  # once for all that follows, where the student is its own teacher
             double = draw.d[rows]
             predict = self._velocity(self._guide(teacher.rows(rows), double))
             mean_velocity = bootstrap_target(predict, x_t[rows], draw.t[rows], double, self.steps, self.clip)

@@ -1,0 +1,195 @@
+"""Policies that see: what they are shown, in training and afterwards, and how often it is encoded."""
+
+import numpy as np
+import pytest
+import torch
+from small_policy import demonstrations, small_policy
+
+from shortcut_policy.agent import PolicyAgent
+from shortcut_policy.core.objectives import objective_class
+from shortcut_policy.data.batches import WindowBatches
+from shortcut_policy.data.episodes import Episodes
+from shortcut_policy.data.windows import make_windows
+from shortcut_policy.policy import Policy
+from shortcut_policy.policy_batches import PolicyBatches
+from shortcut_policy.training.loss_module import LossModule
+
+VISION = {
+    "encoder": {"name": "small_cnn", "options": {"widths": [8], "keypoints": 2, "feature_dim": 4}},
+    "crop": 0.8,
+    "brightness": 0.2,
+}
+
+
+def with_images() -> Episodes:
+    low_dim, rng = demonstrations(), np.random.default_rng(1)
+    images = {
+        "front": rng.integers(256, size=(26, 10, 20, 3), dtype=np.uint8),
+        "wrist": rng.integers(256, size=(26, 8, 8, 1), dtype=np.uint8),
+    }
+    return Episodes({**low_dim.observations, **images}, low_dim.actions, low_dim.episode_ends, "a test")
+
+
+def seeing_policy(**config) -> Policy:
+    return small_policy(episodes=with_images(), **{"vision": VISION} | config)
+
+
+def make_windows_of(episodes, batch_size=26):
+    windows = make_windows(episodes.episode_ends, observation_steps=2, horizon=8)
+    return WindowBatches(episodes, windows, batch_size)
+
+
+def observe(rows=3):
+    return dict(make_windows_of(with_images()).windows(torch.arange(rows)).observation)
+
+
+def noise(rows=3):
+    return torch.randn(rows, 8, 2, generator=torch.Generator().manual_seed(0))
+
+
+def test_images_and_numbers_are_told_apart_by_the_data():
+    config = seeing_policy().config
+    assert dict(config.observation_dims) == {"position": 2, "angle": 1}
+    assert dict(config.image_shapes) == {"front": (10, 20, 3), "wrist": (8, 8, 1)}
+    assert config.observation_shapes == {"position": (2,), "angle": (1,), "front": (10, 20, 3), "wrist": (8, 8, 1)}
+    assert small_policy(vision=VISION).config.vision is None, "there is nothing to be seen"
+
+
+@pytest.mark.parametrize("camera", ["front", "wrist"])
+def test_every_camera_counts_in_the_middle_and_not_beyond_the_crop(camera):
+    policy, observation = seeing_policy(), observe()
+    before = policy.sample(observation, noise=noise())
+    assert before.shape == (3, 8, 2)
+    beyond, within = observation[camera].clone(), observation[camera].clone()
+    beyond[:, :, 0] ^= 255
+    within[:, :, 4] ^= 255
+    assert torch.equal(policy.sample({**observation, camera: beyond}, noise=noise()), before)
+    assert not torch.equal(policy.sample({**observation, camera: within}, noise=noise()), before)
+
+
+def test_a_saved_policy_sees_the_same(tmp_path):
+    policy = seeing_policy()
+    policy.save_pretrained(tmp_path / "policy")
+    loaded = Policy.from_pretrained(tmp_path / "policy")
+    assert loaded.config == policy.config
+    assert torch.equal(loaded.sample(observe(), noise=noise()), policy.sample(observe(), noise=noise()))
+
+
+def test_acting_remembers_images_as_bytes():
+    policy, observation = seeing_policy(), observe()
+    agent = PolicyAgent(policy, slots=3, num_steps=1)
+    agent.reset([0, 1, 2])
+    newest = {key: values[:, 1].numpy() for key, values in observation.items()}
+    repeated = {
+        key: torch.from_numpy(values)[:, None].repeat(1, 2, *[1] * (values.ndim - 1)) for key, values in newest.items()
+    }
+    drawn = torch.stack([torch.randn(1, 8, 2, generator=torch.Generator().manual_seed(seed))[0] for seed in range(3)])
+    expected = policy.sample(repeated, noise=drawn)[:, 0].numpy()
+    np.testing.assert_array_equal(agent.act(newest), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"front": torch.rand(3, 2, 10, 20, 3)}, "images 'front' must be uint8 in 0 ... 255, got torch.float32"),
+        ({"front": torch.zeros(3, 2, 3, 10, 20, dtype=torch.uint8)}, r"must have shape \(B, 2, 10, 20, 3\), got"),
+        ({"wrist": torch.zeros(2, 2, 8, 8, 1, dtype=torch.uint8)}, "must have the same number of rows"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        seeing_policy().sample({**observe(), **change})
+
+
+def test_a_missing_camera_is_named():
+    observation = observe()
+    del observation["wrist"]
+    with pytest.raises(ValueError, match=r"observation 'wrist' is missing: .* position, angle, front, wrist"):
+        seeing_policy().sample(observation)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_shapes": {"angle": (4, 4, 3)}}, "observation 'angle' cannot be both numbers and an image"),
+        ({"image_shapes": {"front": (0, 4, 3)}}, "at least one channel, got .* and images"),
+    ],
+)
+def test_configurations_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        seeing_policy(**changes)
+
+
+def test_training_sees_new_crops_at_every_step_and_the_same_when_asked_again():
+    policy = seeing_policy()
+    batches = PolicyBatches(policy, make_windows_of(with_images()), seed=3)
+    first, second = batches(0), batches(1)
+    again = PolicyBatches(policy, make_windows_of(with_images()), seed=3)
+    second_again, first_again = again(1), again(0)
+    for one, other in ((first, first_again), (second, second_again)):
+        assert all(torch.equal(one.condition[key], other.condition[key]) for key in one.condition)
+    assert first.condition["front"].shape == (26, 2, 3, 8, 16)
+    other_seed = PolicyBatches(policy, make_windows_of(with_images()), seed=4)(0)
+    centre = policy.prepare(make_windows_of(with_images()).batch(0))
+    for other in (other_seed, centre):
+        assert not torch.equal(first.condition["front"], other.condition["front"])
+
+
+def test_the_rows_of_a_micro_batch_are_those_of_the_whole():
+    batches = PolicyBatches(seeing_policy(), make_windows_of(with_images(), 12))
+    whole, part = batches(5), batches(5, slice(4, 9))
+    for key, values in whole.condition.items():
+        assert torch.equal(part.condition[key], values[4:9])
+    assert torch.equal(part.data, whole.data[4:9])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "times"),
+    [
+        ("shortcut", {"base_steps": 8}, {"network": 1, "target": 1}),
+        ("shortcut", {"base_steps": 8, "bootstrap_teacher": "online"}, {"network": 1}),
+        ("progressive_self_distillation", {"teacher": "online"}, {"network": 1}),
+        ("consistency_training", {"target": "online"}, {"network": 1}),
+        ("live_reflow", {"teacher": "online", "pair_steps": 2}, {"network": 1}),
+        ("mean_flow", {}, {"network": 1}),
+        ("flow_matching", {}, {"network": 1}),
+    ],
+)
+def test_images_are_encoded_once_for_every_batch_and_network(name, options, times):
+    policy, target = seeing_policy(), seeing_policy()
+    seen = {"network": [], "target": []}
+    for which, network in (("network", policy.network), ("target", target.network)):
+        network.encoder.images["front"].register_forward_hook(
+            lambda m, inputs, out, which=which: seen[which].append(out)
+        )
+    objective = objective_class(name)(**options)
+    batch = PolicyBatches(policy, make_windows_of(with_images()))(0)
+    draw = objective.draw(batch.data.shape, 0.5, torch.Generator().manual_seed(0))
+    loss, _ = LossModule(policy.network, target.network, None)(objective, batch, draw)
+    loss.backward()
+    assert {which: len(calls) for which, calls in seen.items() if calls} == times
+    assert all(parameter.grad is not None for parameter in policy.network.encoder.parameters())
+    assert all(parameter.grad is None for parameter in target.network.parameters())
+
+
+def test_a_checkpoint_never_fetches_what_its_encoder_once_began_with(tmp_path, monkeypatch):
+    timm = pytest.importorskip("timm")
+    create, asked = timm.create_model, []
+
+    def record(model, pretrained, **options):
+        asked.append(pretrained)
+        return create(model, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", record)
+    options = {"model": "resnet18", "pretrained": True, "frozen": True, "feature_dim": 4, "image_size": 32}
+    rng = np.random.default_rng(0)
+    low_dim = demonstrations()
+    images = {"front": rng.integers(256, size=(26, 10, 20, 3), dtype=np.uint8)}
+    episodes = Episodes({**low_dim.observations, **images}, low_dim.actions, low_dim.episode_ends, "a test")
+    policy = small_policy(episodes=episodes, vision={"encoder": {"name": "timm", "options": options}}).eval()
+    policy.save_pretrained(tmp_path / "policy")
+    loaded = Policy.from_pretrained(tmp_path / "policy")
+    assert asked == [True, False]
+    assert loaded.config == policy.config
+    observation = dict(make_windows_of(episodes).windows(torch.arange(3)).observation)
+    assert torch.equal(loaded.sample(observation, noise=noise()), policy.sample(observation, noise=noise()))
