@@ -7,17 +7,17 @@ from shortcut_policy.data.array_source import ArraySource
 from shortcut_policy.data.batches import WindowBatches
 from shortcut_policy.data.windows import make_windows
 from shortcut_policy.data.zarr_replay import read_zarr
+from shortcut_policy.policy_batches import PolicyBatches
 
 data, output, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
 episodes = read_zarr(data, {"agent_pos": ArraySource("state", (0, 2)), "keypoints": ArraySource("keypoint")})
 windows = make_windows(episodes.episode_ends, observation_steps=2, horizon=16)
-batches = WindowBatches(episodes, windows, batch_size=64)
 policy = Policy.for_episodes(episodes, network={"name": "unet1d", "options": {"widths": [64, 128, 256]}})
 Trainer(
     policy.network,
     policy.objective,
-    lambda step, rows: policy.prepare(batches.batch(step, rows)),
+    PolicyBatches(policy, WindowBatches(episodes, windows, batch_size=64)),
     TrainerConfig(steps=steps),
     output=output,
     save_model=lambda folder, ema: policy.with_network(ema).save_pretrained(folder),

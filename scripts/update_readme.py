@@ -1,4 +1,4 @@
-"""Generate the README's tables and pictures from `results/`: `python scripts/update_readme.py`.
+"""Generate tables and pictures of README.md and docs/ from `results/`: `python scripts/update_readme.py`.
 
 A table stands between `<!-- result: NAME -->` and `<!-- end -->`, several results in one table between
 `<!-- comparison FIGURE: NAME NAME ... -->` and `<!-- end -->`; their pictures are docs/figures/NAME.png and FIGURE.png.
@@ -27,6 +27,7 @@ from shortcut_policy.result_tables import (
 from shortcut_policy.results import read_result
 
 ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 KIND = r"(?P<kind>result|comparison|objectives|mixture|images|experts|file)(?: (?P<figure>\S+))?"
 BLOCK = re.compile(
     rf"(?P<head><!-- {KIND}: (?P<names>[^>]+) -->\n).*?(?P<foot><!-- end -->)",
@@ -78,12 +79,13 @@ def picture_of(block: re.Match[str], root: Path = ROOT) -> bytes:
     return score_and_latency(*results, sources)
 
 
-def render(readme: str, root: Path = ROOT) -> str:
-    """The README with every block generated anew."""
+def render(page: str, root: Path = ROOT) -> str:
+    """A page with every block generated anew."""
 
     def generate(block: re.Match[str]) -> str:
         if block["kind"] == "file":
-            body = f"```python\n{(root / block['names']).read_text()}```"
+            path = root / block["names"]
+            body = f"```{path.suffix[1:].replace('py', 'python')}\n{path.read_text()}```"
         elif block["kind"] == "experts":
             (source,) = sources_of(block, root)
             body = expert_table(read_expert_results(source).rows)
@@ -92,17 +94,17 @@ def render(readme: str, root: Path = ROOT) -> str:
             body = f"{table}\n\n![{caption}](docs/figures/{figure_of(block)}.png)"
         return f"{block['head']}{body}\n{block['foot']}"
 
-    return BLOCK.sub(generate, readme)
+    return BLOCK.sub(generate, page)
 
 
 def main() -> None:
-    """Rewrite README.md and the pictures that it shows."""
-    readme = ROOT / "README.md"
-    text = render(readme.read_text())
-    for block in BLOCK.finditer(text):
-        if block["kind"] not in ("experts", "file"):
-            (ROOT / "docs" / "figures" / f"{figure_of(block)}.png").write_bytes(picture_of(block))
-    readme.write_text(text)
+    """Rewrite README.md, the pages of docs/, and the pictures that they show."""
+    for page in PAGES:
+        text = render(page.read_text())
+        for block in BLOCK.finditer(text):
+            if block["kind"] not in ("experts", "file"):
+                (ROOT / "docs" / "figures" / f"{figure_of(block)}.png").write_bytes(picture_of(block))
+        page.write_text(text)
 
 
 if __name__ == "__main__":

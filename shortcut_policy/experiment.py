@@ -24,6 +24,7 @@ from shortcut_policy.data.streamed_windows import StreamedWindows
 from shortcut_policy.data.windows import make_windows
 from shortcut_policy.data.zarr_replay import read_zarr
 from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, ExperimentConfig
+from shortcut_policy.frozen_features import with_features
 from shortcut_policy.policy import Policy
 from shortcut_policy.policy_batches import PolicyBatches
 from shortcut_policy.pretrained import find_checkpoint
@@ -209,6 +210,8 @@ def _make_trainer(config: ExperimentConfig, data: Demonstrations, processes: Pro
     ).to(processes.device)
     if config.init_from is not None:
         policy.network.load_state_dict(read_trained(config.init_from, policy, "init_from").network.state_dict())
+    if policy.config.vision is not None and policy.config.vision.cache_features:
+        data = _with_features(policy, data, config.trainer.progress and processes.is_main)
     windows = _windows(config, data, data.training, processes.device, config.data.image_workers or 0)
     hooks = []
     if data.held_out is not None:
@@ -237,6 +240,13 @@ def _make_trainer(config: ExperimentConfig, data: Demonstrations, processes: Pro
         processes=processes,
         run_config=to_mapping(config),
     )
+
+
+def _with_features(policy: Policy, data: Demonstrations, progress: bool) -> Demonstrations:
+    if data.stored_images is not None:
+        raise ValueError("vision.cache_features=true needs the images in RAM: say data.image_workers=null")
+    held_out = None if data.held_out is None else with_features(policy, data.held_out)
+    return replace(data, training=with_features(policy, data.training, progress=progress), held_out=held_out)
 
 
 def read_trained(path: str, policy: Policy, option: str) -> Policy:

@@ -90,8 +90,8 @@ class Policy(nn.Module):
         return view
 
     def draw_views(self, batch: int, generator: torch.Generator) -> ViewDraw | None:
-        """Draw the crops and colours in which a whole batch of training sees its images; None without images."""
-        if self.config.vision is None:
+        """Draw the crops and colours in which a whole batch of training sees its images; None where none vary."""
+        if self.config.vision is None or self.config.vision.cache_features:
             return None
         return draw_views(self.config.vision, tuple(self.config.image_shapes), batch, generator)
 
@@ -122,7 +122,8 @@ class Policy(nn.Module):
 
         Args:
             observation: {key: (B, To, D)} in the data set's units, oldest first; anything `torch.as_tensor` takes.
-                Images are (B, To, H, W, C) uint8.
+                Images are (B, To, H, W, C) uint8, or the features that a frozen model made of them
+                (`frozen_features.with_features`).
             num_steps: network evaluations.
             noise: (B, T, A) standard normal; drawn from `generator` (default: torch's) where it is not given.
             step_noise: (n, B, T, A) for a sampler that re-noises n times on the way (`step_noises`); drawn likewise.
@@ -213,7 +214,7 @@ class Policy(nn.Module):
             tensors[key] = torch.as_tensor(
                 observation[key], dtype=None if is_image else torch.float32, device=self.device
             )
-            if is_image and tensors[key].dtype != torch.uint8:
+            if is_image and tensors[key].dtype != torch.uint8 and not self._takes_features(tensors[key]):
                 raise ValueError(f"images {key!r} must be uint8 in 0 ... 255, got {tensors[key].dtype}")
         return tensors
 
@@ -221,6 +222,8 @@ class Policy(nn.Module):
         """Histories of observations as tensors, every shape verified."""
         tensors = self.observation_tensors(observation)
         for key, single in self.config.observation_shapes.items():
+            if key in self.config.image_shapes and self._takes_features(tensors[key]):
+                single = (self.network.encoder.encoder_of(key).model.num_features,)
             expected, shape = (self.config.observation_steps, *single), tuple(tensors[key].shape)
             if shape[1:] != expected:
                 raise ValueError(
@@ -235,9 +238,16 @@ class Policy(nn.Module):
         """What the network is conditioned on: numbers normalised, images cropped, float and channels first."""
         seen = self.normalizer.normalize_observation(observation)
         for key in self.config.image_shapes:
+            if self._takes_features(observation[key]):
+                seen[key] = observation[key]
+                continue
             corner, color = (None, None) if views is None else (views.corner[key], views.color[key])
             seen[key] = view(observation[key], self.config.vision, corner, color)
         return seen
+
+    def _takes_features(self, images: Tensor) -> bool:
+        """Whether these are a frozen model's features instead of images."""
+        return self.config.vision is not None and self.config.vision.cache_features and images.is_floating_point()
 
 
 def _make_encoder(config: PolicyConfig) -> ObservationEncoder:

@@ -16,9 +16,11 @@ class VisionConfig:
             otherwise.
         brightness, contrast, saturation: in training, each is multiplied by a number within 1 - x ... 1 + x, in [0, 1).
             Gray images know no saturation.
+        cache_features: whether a frozen model of timm looks at every image once, before the training, which then works
+            on its features. Crops are the centre's, and colours as they are.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or features that change are to be cached.
     """
 
     encoder: Component = field(default_factory=lambda: Component("small_cnn"))
@@ -27,6 +29,7 @@ class VisionConfig:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    cache_features: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.crop <= 1.0:
@@ -34,6 +37,13 @@ class VisionConfig:
         for name in ("brightness", "contrast", "saturation"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"vision.{name} must lie in [0, 1), got {getattr(self, name)}")
+            if self.cache_features and getattr(self, name):
+                raise ValueError(f"vision.cache_features=true needs images as they are: say vision.{name}=0")
+        if self.cache_features and not self.encoder.options.get("frozen"):
+            raise ValueError(
+                f"vision.cache_features=true needs an encoder that does not learn, and {self.encoder.name!r} does: say "
+                "vision=timm and vision.encoder.options.frozen=true"
+            )
 
     def cropped(self, side: int) -> int:
         """Pixels that are seen of a side."""

@@ -10,6 +10,7 @@ from shortcut_policy.core.objectives import objective_class
 from shortcut_policy.data.batches import WindowBatches
 from shortcut_policy.data.episodes import Episodes
 from shortcut_policy.data.windows import make_windows
+from shortcut_policy.frozen_features import with_features
 from shortcut_policy.policy import Policy
 from shortcut_policy.policy_batches import PolicyBatches
 from shortcut_policy.training.loss_module import LossModule
@@ -193,3 +194,61 @@ def test_a_checkpoint_never_fetches_what_its_encoder_once_began_with(tmp_path, m
     assert loaded.config == policy.config
     observation = dict(make_windows_of(episodes).windows(torch.arange(3)).observation)
     assert torch.equal(loaded.sample(observation, noise=noise()), policy.sample(observation, noise=noise()))
+
+
+def frozen_policy(episodes):
+    pytest.importorskip("timm")
+    options = {"model": "resnet18", "pretrained": False, "frozen": True, "feature_dim": 4, "image_size": 32}
+    vision = {"encoder": {"name": "timm", "options": options}, "crop": 0.8, "cache_features": True}
+    policy = small_policy(episodes=episodes, vision=vision)
+    policy.network.train()
+    return policy
+
+
+def seen_from_the_front():
+    low_dim, images = demonstrations(), np.random.default_rng(0).integers(256, size=(26, 10, 20, 3), dtype=np.uint8)
+    observations = {**low_dim.observations, "front": images}
+    return Episodes(observations, low_dim.actions, low_dim.episode_ends, "a test")
+
+
+def test_features_of_a_frozen_model_stand_in_for_its_images():
+    episodes = seen_from_the_front()
+    policy = frozen_policy(episodes)
+    cached = with_features(policy, episodes, batch_size=7)
+    assert cached.observations["front"].shape == (26, 512)
+    assert cached.observations["front"].dtype == np.float32
+    windows = [make_windows_of(each).windows(torch.arange(5)) for each in (episodes, cached)]
+    by_images, by_features = (policy.sample(each.observation, noise=noise(5)) for each in windows)
+    torch.testing.assert_close(by_features, by_images, rtol=1e-4, atol=1e-2)  # pixels; in batches of another size
+    other = policy.sample({**windows[1].observation, "front": 1 + windows[1].observation["front"]}, noise=noise(5))
+    assert (other - by_features).abs().max() > 0.1, "they count"
+
+
+def test_a_training_on_features_never_runs_the_frozen_model():
+    episodes = seen_from_the_front()
+    policy = frozen_policy(episodes)
+    batches = PolicyBatches(policy, make_windows_of(with_features(policy, episodes)))
+    encoder = policy.network.encoder.encoder_of("front")
+    encoder.model.register_forward_hook(lambda *_: pytest.fail("the frozen model ran"))
+    batch, objective = batches(0), objective_class("flow_matching")()
+    draw = objective.draw(batch.data.shape, 0.5, torch.Generator().manual_seed(0))
+    LossModule(policy.network, None, None)(objective, batch, draw)[0].backward()
+    assert encoder.output.weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"front": torch.zeros(3, 2, 511)}, r"observation 'front' must have shape \(B, 2, 512\), got \(3, 2, 511\)"),
+        ({"front": torch.zeros(3, 2, 10, 20, 3)}, r"must have shape \(B, 2, 512\)"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(change, message):
+    policy = frozen_policy(seen_from_the_front())
+    with pytest.raises(ValueError, match=message):
+        policy.sample({**observe(), **change})
+
+
+def test_features_are_those_of_a_frozen_encoder():
+    with pytest.raises(ValueError, match=r"features are those of a policy with vision.cache_features=true"):
+        with_features(seeing_policy(), with_images())

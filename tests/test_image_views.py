@@ -92,6 +92,8 @@ def test_gray_images_have_brightness_and_contrast():
         ({"crop": 0.0}, r"vision.crop must lie in \(0, 1\], got 0.0"),
         ({"crop": 1.1}, "got 1.1"),
         ({"contrast": 1.0}, r"vision.contrast must lie in \[0, 1\), got 1.0"),
+        ({"cache_features": True, "contrast": 0.1}, "needs images as they are: say vision.contrast=0"),
+        ({"cache_features": True}, "needs an encoder that does not learn, and 'small_cnn' does"),
     ],
 )
 def test_numbers_out_of_range_are_quoted(values, message):

@@ -35,6 +35,8 @@ MAY_IMPORT = {
         shortcut_policy.core shortcut_policy.nn shortcut_policy.chunking shortcut_policy.pretrained
         shortcut_policy.config shortcut_policy.policy_config shortcut_policy.vision_config shortcut_policy.image_views
         shortcut_policy.data.batches shortcut_policy.data.episodes shortcut_policy.data.normalizer""",
+    "shortcut_policy.frozen_features": """numpy torch tqdm
+        shortcut_policy.data.episodes shortcut_policy.image_views shortcut_policy.policy""",
     "shortcut_policy.policy_batches": """torch
         shortcut_policy.core shortcut_policy.data.batches shortcut_policy.policy shortcut_policy.training.seeding""",
     "shortcut_policy.agent": "numpy torch shortcut_policy.chunking shortcut_policy.policy",

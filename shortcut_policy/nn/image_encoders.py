@@ -141,14 +141,17 @@ class TimmEncoder(nn.Module):
             self.model.eval()
         return self
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, h, w) in [0, 1] -> (N, F)."""
+    def features(self, images: Tensor) -> Tensor:
+        """What the model makes of images: (N, C, h, w) in [0, 1] -> (N, M)."""
         if self.image_size is not None:
             size = (self.image_size, self.image_size)
             images = nn.functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.model((images - self.mean) / self.std)
-        return self.output(features)
+            return self.model((images - self.mean) / self.std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, h, w) in [0, 1], or the model's features of them (N, M) -> (N, F)."""
+        return self.output(images if images.ndim == 2 else self.features(images))
 
 
 IMAGE_ENCODERS: Mapping[str, type[nn.Module]] = {"small_cnn": SmallCnn, "resnet18": ResNet18, "timm": TimmEncoder}

@@ -51,11 +51,11 @@ class ObservationEncoder(nn.Module):
         self.images = nn.ModuleDict(
             {key: make_image_encoder(image_encoder, shapes[key], options or {}) for key in names}
         )
-        features = sum(self._encoder(key).output_dim for key in self.cameras)
+        features = sum(self.encoder_of(key).output_dim for key in self.cameras)
         self.output_dim = steps * (sum(dims.values()) + features)
 
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
-        """Encode {key: (B, To, D) or (B, To, C, h, w)}: (B, G)."""
+        """Encode {key: (B, To, D) or (B, To, C, h, w)}: (B, G). Of a frozen model, features (B, To, M) will do."""
         parts = [observation[key] for key in self.keys]
         if self.shared:
             # all cameras in one batch
@@ -66,9 +66,10 @@ class ObservationEncoder(nn.Module):
             parts += [self._encode(key, observation[key]) for key in self.cameras]
         return torch.cat(parts, dim=-1).flatten(1)
 
+    def encoder_of(self, camera: str) -> nn.Module:
+        """The encoder through which a camera's images go."""
+        return self.images[self.cameras[0] if self.shared else camera]
+
     def _encode(self, camera: str, images: Tensor) -> Tensor:
         """(B, To, C, h, w) -> (B, To, F)."""
-        return self._encoder(camera)(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-
-    def _encoder(self, camera: str) -> nn.Module:
-        return self.images[self.cameras[0] if self.shared else camera]
+        return self.encoder_of(camera)(images.flatten(0, 1)).unflatten(0, images.shape[:2])

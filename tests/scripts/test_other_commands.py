@@ -59,12 +59,29 @@ def test_the_example_without_hydra_trains_a_policy(tmp_path, real_data, start_co
     assert Policy.from_pretrained(tmp_path / "run/checkpoints/last").config.observation_dims["keypoints"] == 18
 
 
-def test_the_readme_is_what_results_and_examples_say():
-    render = runpy.run_path(str(ROOT / "scripts" / "update_readme.py"))["render"]
-    readme = (ROOT / "README.md").read_text()
-    assert render(readme) == readme, "run `make readme`"
-    assert "<!-- result: pusht_shortcut -->" in readme
-    assert "<!-- file: examples/train_from_python.py -->" in readme
+def test_the_example_of_an_own_robot_trains_and_evaluates_both_ways(tmp_path, start_command, run_command):
+    data = tmp_path / "reach.hdf5"
+    for words in (("record.py", data, 8), ("train_and_evaluate.py", data, tmp_path / "run", 3)):
+        process = start_command(f"examples/own_robot/{words[0]}", *map(str, words[1:]))
+        out, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+    assert out.startswith("1 steps: success 0.")
+    folder = ROOT / "examples" / "own_robot"
+    words = ("--config-dir", str(folder), "task=reach", f"data.path={data}", "network=unet_tiny", "trainer.steps=2")
+    code, _, errors = run_command("train_policy", *words, "validation.windows=4", f"output={tmp_path / 'by_yaml'}")
+    assert code == 0, errors
+    policy = Policy.from_pretrained(tmp_path / "by_yaml/checkpoints/last")
+    assert policy.config.observation_shapes == {"position": (2,), "camera": (64, 64, 3)}
+
+
+def test_the_pages_are_what_results_and_examples_say():
+    script = runpy.run_path(str(ROOT / "scripts" / "update_readme.py"))
+    pages = {page.name: page.read_text() for page in script["PAGES"]}
+    for name, page in pages.items():
+        assert script["render"](page) == page, f"{name}: run `make readme`"
+    assert "<!-- result: pusht_shortcut -->" in pages["README.md"]
+    assert "<!-- file: examples/train_from_python.py -->" in pages["README.md"]
+    assert "<!-- file: examples/own_robot/train_and_evaluate.py -->" in pages["custom_data.md"]
 
 
 def test_comparisons_of_objectives_are_rendered_by_the_name_of_their_preset(tmp_path):
