@@ -173,6 +173,13 @@ def test_images_are_encoded_once_for_every_batch_and_network(name, options, time
     assert all(parameter.grad is None for parameter in target.network.parameters())
 
 
+def test_compiling_the_network_compiles_its_eyes():
+    policy, compiled = seeing_policy(), seeing_policy()
+    compiled.network.compile(backend="eager")
+    assert all(encoder._compiled_call_impl is not None for encoder in compiled.network.encoder.images.values())
+    torch.testing.assert_close(compiled.sample(observe(), noise=noise()), policy.sample(observe(), noise=noise()))
+
+
 def test_a_checkpoint_never_fetches_what_its_encoder_once_began_with(tmp_path, monkeypatch):
     timm = pytest.importorskip("timm")
     create, asked = timm.create_model, []

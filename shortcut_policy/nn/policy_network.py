@@ -44,6 +44,12 @@ class PolicyNetwork(nn.Module):
         except TypeError as error:
             raise ValueError(f"network {head!r}: {error}") from error
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """As `nn.Module.compile`; image encoders, which run in `encode` and not in `forward`, are compiled as well."""
+        super().compile(*args, **options)
+        for encoder in self.encoder.images.values():
+            encoder.compile(*args, **options)
+
     def encode(self, condition: Condition) -> Tensor:
         """Encode normalised observations {key: (B, To, D) or (B, To, C, h, w)}: (B, G)."""
         return self.encoder(condition)
