@@ -51,7 +51,7 @@ readme: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed: install it, or say make PYTHON=path"; exit 2; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[pusht,report,wandb,tensorboard,dev]'
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[pusht,report,wandb,tensorboard,server,dev]'
 	@# robosuite's keyboard (pynput) is compiled: where there is no C compiler, take the simulator without it
 	@if command -v cc >/dev/null; then $(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[robosuite]'; \
 	else $(RUN) -m pip install --quiet --no-deps --constraint constraints.txt robosuite && \
