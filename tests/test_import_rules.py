@@ -50,7 +50,12 @@ MAY_IMPORT = {
         shortcut_policy.core shortcut_policy.nn shortcut_policy.data shortcut_policy.chunking
         shortcut_policy.pretrained shortcut_policy.config shortcut_policy.policy_config shortcut_policy.policy""",
     "shortcut_policy.realtime.wire": "numpy msgpack",
+    "shortcut_policy.realtime.requests": "numpy",
     "shortcut_policy.realtime.request_batcher": "",
+    "shortcut_policy.realtime.server_config": "",
+    "shortcut_policy.realtime.server": """numpy websockets
+        shortcut_policy.realtime shortcut_policy.policy""",
+    "shortcut_policy.realtime.client": "websockets shortcut_policy.realtime.wire",
     "shortcut_policy.result_tables": "shortcut_policy.results",
     "shortcut_policy.mixture_results": "shortcut_policy.config shortcut_policy.result_tables",
     "shortcut_policy.gaussian_mixture": "torch",
