@@ -1,13 +1,26 @@
 """A policy as the agent of an evaluation: one slot and one random generator per episode."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from shortcut_policy.chunking import RecedingHorizon
+from shortcut_policy.chunking import RecedingHorizon, SampleChunk
 from shortcut_policy.policy import Policy
+
+
+class ActionQueue(Protocol):
+    """Makes actions of chunks, in several slots; `RecedingHorizon` documents its methods."""
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """Forget slots."""
+        ...
+
+    def act(self, observation: Mapping[str, Tensor], sample: SampleChunk) -> Tensor:
+        """The next action (B, A)."""
+        ...
 
 
 class PolicyAgent:
@@ -20,14 +33,15 @@ class PolicyAgent:
         policy: on the device on which it shall run.
         slots: rows of every batch that the policy sees, used or not.
         num_steps: network evaluations per chunk.
+        queue: when chunks are sampled, and how they become actions; by default the policy's receding horizon.
     """
 
-    def __init__(self, policy: Policy, slots: int, num_steps: int) -> None:
+    def __init__(self, policy: Policy, slots: int, num_steps: int, queue: ActionQueue | None = None) -> None:
         self._policy = policy
         self._slots = slots
         self._num_steps = num_steps
         self._generators: list[torch.Generator | None] = [None] * slots
-        self._queue = RecedingHorizon(policy.config.observation_steps, policy.config.action_steps)
+        self._queue = queue or RecedingHorizon(policy.config.observation_steps, policy.config.action_steps)
 
     def reset(self, seeds: Sequence[int | None]) -> None:
         """Begin an episode in every slot with a seed; None marks an unused slot."""

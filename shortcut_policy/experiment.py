@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from shortcut_policy.agent import PolicyAgent
+from shortcut_policy.agent import ActionQueue, PolicyAgent
 from shortcut_policy.config import to_mapping
 from shortcut_policy.core.objectives.base import check_guidance
 from shortcut_policy.data.batches import WindowBatches, WindowSource
@@ -127,13 +127,17 @@ def roll_out(
     only: Sequence[int] | None = None,
     record: Sequence[int] = (),
     progress: Callable[[EpisodeResult], None] | None = None,
+    queue: ActionQueue | None = None,
 ) -> Evaluation:
-    """Evaluate a policy with `num_steps` network evaluations per chunk; the other arguments are `evaluate_in`'s."""
+    """Evaluate a policy with `num_steps` network evaluations per chunk.
+
+    `queue` is `PolicyAgent`'s, the other arguments are `evaluate_in`'s.
+    """
     from shortcut_policy.evaluation import evaluate_in
 
     return evaluate_in(
         environments,
-        PolicyAgent(policy, SLOTS, num_steps),
+        PolicyAgent(policy, SLOTS, num_steps, queue),
         episodes=episodes,
         slots=SLOTS,
         first_seed=first_seed,
