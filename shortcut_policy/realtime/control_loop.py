@@ -150,6 +150,7 @@ class ControlLoop:
             self._seconds = moment - start
             passed = math.floor((self._clock.now() - start) * self._config.rate_hz)
             following = max(tick + 1, passed)  # a tick that is late by less than a period is made at once
+            following = following if ticks is None else min(following, ticks)
             self._skipped += following - tick - 1
             tick = following
         return "complete"
