@@ -4,7 +4,7 @@ A table stands between `<!-- result: NAME -->` and `<!-- end -->`, several resul
 `<!-- comparison FIGURE: NAME NAME ... -->` and `<!-- end -->`; their pictures are docs/figures/NAME.png and FIGURE.png.
 The other blocks end alike: `objectives FIGURE: NAME NAME ...` for objectives with one budget, with cost and commands,
 `mixture FIGURE: NAME NAME ...` for those on the mixture of Gaussians, `images FIGURE: NAME NAME ...` for generators,
-`experts: NAME`, and `file: PATH` for an example.
+`latency: NAME` for scores against latency, `experts: NAME`, and `file: PATH` for an example.
 """
 
 import re
@@ -14,8 +14,9 @@ from pathlib import Path
 from image_gen.grid import text_to_grid
 from image_gen.image_results import image_table, read_image_result
 from shortcut_policy.expert_results import expert_table, read_expert_results
+from shortcut_policy.latency_results import latency_table, read_latency_result
 from shortcut_policy.mixture_results import mixture_table, read_mixture_result
-from shortcut_policy.plots import comparison, image_samples, mixture_samples, score_and_latency
+from shortcut_policy.plots import comparison, image_samples, mixture_samples, score_against_latency, score_and_latency
 from shortcut_policy.result_tables import (
     commands_list,
     comparison_table,
@@ -28,7 +29,7 @@ from shortcut_policy.results import read_result
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-KIND = r"(?P<kind>result|comparison|objectives|mixture|images|experts|file)(?: (?P<figure>\S+))?"
+KIND = r"(?P<kind>result|comparison|objectives|mixture|images|latency|experts|file)(?: (?P<figure>\S+))?"
 BLOCK = re.compile(
     rf"(?P<head><!-- {KIND}: (?P<names>[^>]+) -->\n).*?(?P<foot><!-- end -->)",
     re.DOTALL,
@@ -52,6 +53,8 @@ def table_of(block: re.Match[str], root: Path = ROOT) -> tuple[str, str]:
         return mixture_table([read_mixture_result(path) for path in sources]), "samples by objective and steps"
     if block["kind"] == "images":
         return image_table([read_image_result(path) for path in sources]), "samples by objective and steps"
+    if block["kind"] == "latency":
+        return latency_table(*map(read_latency_result, sources)), "score against latency"
     results = [read_result(path) for path in sources]
     if block["kind"] == "objectives":
         return f"{objective_table(results)}\n\n{commands_list(results)}", "score against steps and latency"
@@ -70,6 +73,8 @@ def picture_of(block: re.Match[str], root: Path = ROOT) -> bytes:
         grids = {name: {row.steps: text_to_grid(row.samples) for row in result.rows} for name, result in made.items()}
         titles = {name: {row.steps: f"{row.frechet:.2f}" for row in result.rows} for name, result in made.items()}
         return image_samples(grids, titles, sources)
+    if block["kind"] == "latency":
+        return score_against_latency(*map(read_latency_result, sources), sources)
     results = [read_result(path) for path in sources]
     if block["kind"] == "objectives":
         named = {objective_label(result): result for result in results}

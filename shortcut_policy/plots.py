@@ -13,6 +13,7 @@ from shortcut_policy.results import Result, Row
 
 if TYPE_CHECKING:
     from shortcut_policy.diversity import HandPath
+    from shortcut_policy.latency_results import LatencyResult
     from shortcut_policy.mixture_results import MixtureResult
 
 SOURCE_KEY = "Source-SHA256"
@@ -92,6 +93,44 @@ def comparison(
     _plain_log_axis(right.xaxis)
     right.grid(alpha=0.3)
     right.legend(loc="best", fontsize="small")
+    return _png(figure, sources)
+
+
+def score_against_latency(result: "LatencyResult", sources: Sequence[Path] = ()) -> bytes:
+    """Score against the latency that rollouts were given, a line for every number of sampling steps.
+
+    A star on a line, or beyond its end, is the latency which that number of steps has on the hardware of the result.
+
+    Args:
+        result: what is drawn.
+        sources: the results file, to be written into the PNG.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    figure = _figure((7, 4))
+    axes = figure.subplots()
+    for index, steps in enumerate(sorted({row.steps for row in result.rows})):
+        rows = sorted((row for row in result.rows if row.steps == steps), key=lambda row: row.latency_ms)
+        label = f"{steps} step{'s' if steps > 1 else ''}"
+        for measured, marker, size in ((False, "os^Dv"[index % 5], 5), (True, "*", 15)):
+            drawn = [row for row in rows if row.measured == measured]
+            if drawn:
+                axes.errorbar(
+                    [row.latency_ms for row in drawn],
+                    [row.mean for row in drawn],
+                    yerr=[[row.mean - row.low for row in drawn], [row.high - row.mean for row in drawn]],
+                    color=f"C{index}",
+                    marker=marker,
+                    markersize=size,
+                    linestyle="" if measured else "-",
+                    capsize=3,
+                    label=f"{label}: its own latency, {drawn[0].latency_ms:.0f} ms" if measured else label,
+                )
+    axes.set(xlabel="latency from observation to chunk [ms]", ylabel=f"score ({result.evaluation.metric})")
+    axes.set(ylim=(0, 1.05), title=f"{result.task} at {result.rate_hz:g} Hz, {policy_name(result.objective)}")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best", fontsize="small")
     return _png(figure, sources)
 
 

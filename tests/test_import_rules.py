@@ -56,7 +56,12 @@ MAY_IMPORT = {
     "shortcut_policy.realtime.server": """numpy websockets
         shortcut_policy.realtime shortcut_policy.policy""",
     "shortcut_policy.realtime.client": "websockets shortcut_policy.realtime.wire",
+    "shortcut_policy.realtime.gym_robot": "numpy gymnasium",
+    "shortcut_policy.realtime.sampling_process": """numpy cloudpickle
+        shortcut_policy.worker_processes envs.worker_process""",
     "shortcut_policy.result_tables": "shortcut_policy.results",
+    "shortcut_policy.latency_results": """shortcut_policy.config shortcut_policy.results
+        shortcut_policy.result_tables""",
     "shortcut_policy.mixture_results": "shortcut_policy.config shortcut_policy.result_tables",
     "shortcut_policy.gaussian_mixture": "torch",
     "shortcut_policy.objective_cost": "torch shortcut_policy.core",
@@ -64,7 +69,7 @@ MAY_IMPORT = {
         shortcut_policy.config shortcut_policy.evaluation shortcut_policy.statistics""",
     "shortcut_policy.provenance": "torch",
     "shortcut_policy.plots": """numpy matplotlib shortcut_policy.results shortcut_policy.result_tables
-        shortcut_policy.mixture_results shortcut_policy.diversity""",
+        shortcut_policy.mixture_results shortcut_policy.latency_results shortcut_policy.diversity""",
     "shortcut_policy.report": """jinja2
         shortcut_policy.diversity shortcut_policy.plots shortcut_policy.results shortcut_policy.result_tables""",
     "shortcut_policy.video": "numpy imageio imageio_ffmpeg",
