@@ -37,7 +37,7 @@ class DurationLog:
         """None where there are no durations."""
         if not self._latest:
             return None
-        p50, p99 = np.percentile(self._latest, [50, 99])
+        p50, p99 = np.percentile(tuple(self._latest), [50, 99])  # a copy: the loop may go on in another thread
         return Quantiles(1e3 * float(p50), 1e3 * float(p99), 1e3 * self._largest)
 
 

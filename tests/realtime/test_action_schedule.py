@@ -29,7 +29,7 @@ def test_a_chunk_that_is_overtaken_changes_nothing():
     schedule = ActionSchedule()
     schedule.add(3, chunk(1, 4))
     schedule.add(0, chunk(0, 4))
-    assert given_out(schedule, range(3, 8)) == [(1, 0), (1, 1), (1, 2), (1, 3), None]
+    assert given_out(schedule, range(2, 8)) == [None, (1, 0), (1, 1), (1, 2), (1, 3), None]
 
 
 def test_a_short_new_chunk_is_followed_by_what_is_left_of_the_old_one():

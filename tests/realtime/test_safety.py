@@ -49,7 +49,7 @@ def test_a_given_safe_action_is_given_from_the_first_moment():
 
 
 def test_a_robot_that_writes_into_its_action_changes_nothing():
-    guard = ActionGuard(SafetyConfig(low=(0,)))
+    guard = ActionGuard(SafetyConfig())
     own = np.array([0.5])
     guard.admit(own)[:] = 7
     guard.safe_action()[:] = 8
