@@ -28,7 +28,7 @@ def chunk_function(policy: Policy, num_steps: int = 1, *, generator: torch.Gener
     """
 
     def sample(history: Mapping[str, np.ndarray]) -> np.ndarray:
-        rows = {key: torch.from_numpy(history[key][None]) for key in policy.config.observation_dims if key in history}
+        rows = {key: torch.from_numpy(history[key][None]) for key in policy.config.observation_shapes if key in history}
         return policy.sample(rows, num_steps, generator=generator)[0].cpu().numpy()
 
     return sample

@@ -9,10 +9,14 @@ import pytest
 import torch
 from small_policy import small_policy
 
+from shortcut_policy.config import Component
+from shortcut_policy.policy import Policy
+from shortcut_policy.policy_config import PolicyConfig
 from shortcut_policy.realtime.clock import MonotonicClock
 from shortcut_policy.realtime.control_loop import ControlLoop, LoopConfig
 from shortcut_policy.realtime.sampling import ThreadSampler, chunk_function
 from shortcut_policy.realtime.sampling_process import SamplingProcess
+from shortcut_policy.vision_config import VisionConfig
 
 # The process cannot import this module.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -47,6 +51,25 @@ def test_a_policy_becomes_a_function_of_one_robot():
     del history["angle"]
     with pytest.raises(ValueError, match="observation 'angle' is missing"):
         chunk_function(policy)(history)
+
+
+def test_a_policy_that_sees_gets_its_images_as_the_camera_gave_them():
+    camera = np.random.default_rng(0).integers(256, size=(2, 8, 8, 3), dtype=np.uint8)  # (To, H, W, C)
+    options = {"widths": [8], "keypoints": 2, "feature_dim": 4}
+    policy = Policy(
+        PolicyConfig(
+            observation_dims={"position": 2},
+            image_shapes={"camera": (8, 8, 3)},
+            vision=VisionConfig(Component("small_cnn", options)),
+            action_dim=2,
+            network=Component("unet1d", {"widths": [8, 16], "step_embedding_dim": 8}),
+        )
+    )
+    seen = []
+    policy.sample = lambda rows, steps, generator: seen.append(rows) or Policy.sample(policy, rows, steps)
+    assert chunk_function(policy)({"position": np.zeros((2, 2)), "camera": camera}).shape == (16, 2)
+    assert np.array_equal(seen[0]["camera"].numpy(), camera[None])
+    assert seen[0]["camera"].dtype == torch.uint8
 
 
 def test_the_thread_answers_beside_and_always_the_same_one():
