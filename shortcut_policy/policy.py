@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from shortcut_policy.chunking import RecedingHorizon
 from shortcut_policy.config import from_mapping, to_mapping
 from shortcut_policy.core.network import BoundNetwork
 from shortcut_policy.core.objectives import objective_class
-from shortcut_policy.core.objectives.base import Batch, Objective
+from shortcut_policy.core.objectives.base import Batch, Objective, Sampler
 from shortcut_policy.data.batches import WindowBatch
 from shortcut_policy.data.episodes import Episodes
 from shortcut_policy.data.normalizer import Normalizer
@@ -23,6 +23,9 @@ from shortcut_policy.nn.policy_network import PolicyNetwork
 from shortcut_policy.policy_config import PolicyConfig
 from shortcut_policy.pretrained import read_pretrained, write_pretrained
 from shortcut_policy.vision_config import VisionConfig
+
+if TYPE_CHECKING:
+    from shortcut_policy.realtime.compiled_policy import CompiledPolicy
 
 
 class Policy(nn.Module):
@@ -142,11 +145,23 @@ class Policy(nn.Module):
             noise = torch.randn(shape, generator=generator, device=self.device)
         elif noise.shape != shape:
             raise ValueError(f"noise must have shape {shape}, got {tuple(noise.shape)}")
-        predict = BoundNetwork(self.network, self._seen(tensors))
         sampler = self.objective.sampler(num_steps)
         if step_noise is None and sampler.step_noises:
             step_noise = torch.randn(sampler.step_noises, *shape, generator=generator, device=self.device)
-        chunk = sampler(predict, noise.to(self.device), None if step_noise is None else step_noise.to(self.device))
+        return self.generate(
+            tensors, sampler, noise.to(self.device), None if step_noise is None else step_noise.to(self.device)
+        )
+
+    def generate(
+        self, observation: Mapping[str, Tensor], sampler: Sampler, noise: Tensor, step_noise: Tensor | None = None
+    ) -> Tensor:
+        """What `sample` computes, as a pure function of tensors of the right shapes on the policy's device.
+
+        It draws nothing, checks nothing and never waits for the device, so that it can be compiled, captured and
+        exported; the sampler is the objective's, the other arguments and the result are those of `sample`.
+        """
+        predict = BoundNetwork(self.network, self._seen(observation))
+        chunk = sampler(predict, noise, step_noise)
         chunk = self.normalizer.action.inverse(chunk)[:, -self.config.action_offset :]
         return self.config.action_codec.decode(chunk)
 
@@ -175,6 +190,15 @@ class Policy(nn.Module):
             self._queue = None
         elif self._queue is not None:
             self._queue.reset(mask)
+
+    def compile(self, **options: Any) -> "CompiledPolicy":
+        """The policy made ready to answer in time: see `CompiledPolicy`, whose options these are.
+
+        To compile the network for a training, `policy.network.compile()`.
+        """
+        from shortcut_policy.realtime.compiled_policy import CompiledPolicy
+
+        return CompiledPolicy(self, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the checkpoint folder."""

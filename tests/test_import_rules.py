@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "shortcut_policy.policy": """torch
         shortcut_policy.core shortcut_policy.nn shortcut_policy.chunking shortcut_policy.pretrained
         shortcut_policy.config shortcut_policy.policy_config shortcut_policy.vision_config shortcut_policy.image_views
+        shortcut_policy.realtime.compiled_policy
         shortcut_policy.data.batches shortcut_policy.data.episodes shortcut_policy.data.normalizer""",
     "shortcut_policy.frozen_features": """numpy torch tqdm
         shortcut_policy.data.episodes shortcut_policy.image_views shortcut_policy.policy""",
