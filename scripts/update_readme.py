@@ -4,7 +4,7 @@ A table stands between `<!-- result: NAME -->` and `<!-- end -->`, several resul
 `<!-- comparison FIGURE: NAME NAME ... -->` and `<!-- end -->`; their pictures are docs/figures/NAME.png and FIGURE.png.
 The other blocks end alike: `objectives FIGURE: NAME NAME ...` for objectives with one budget, with cost and commands,
 `mixture FIGURE: NAME NAME ...` for those on the mixture of Gaussians, `images FIGURE: NAME NAME ...` for generators,
-`latency: NAME` for scores against latency, `experts: NAME`, and `file: PATH` for an example.
+`latency: NAME` for scores against latency, `speed: NAME` for latencies, `experts: NAME`, and `file: PATH` for examples.
 """
 
 import re
@@ -26,10 +26,11 @@ from shortcut_policy.result_tables import (
     policy_name,
 )
 from shortcut_policy.results import read_result
+from shortcut_policy.speed_results import read_speed_result, speed_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-KIND = r"(?P<kind>result|comparison|objectives|mixture|images|latency|experts|file)(?: (?P<figure>\S+))?"
+KIND = r"(?P<kind>result|comparison|objectives|mixture|images|latency|speed|experts|file)(?: (?P<figure>\S+))?"
 BLOCK = re.compile(
     rf"(?P<head><!-- {KIND}: (?P<names>[^>]+) -->\n).*?(?P<foot><!-- end -->)",
     re.DOTALL,
@@ -91,6 +92,9 @@ def render(page: str, root: Path = ROOT) -> str:
         if block["kind"] == "file":
             path = root / block["names"]
             body = f"```{path.suffix[1:].replace('py', 'python')}\n{path.read_text()}```"
+        elif block["kind"] == "speed":
+            (source,) = sources_of(block, root)
+            body = speed_table(read_speed_result(source))
         elif block["kind"] == "experts":
             (source,) = sources_of(block, root)
             body = expert_table(read_expert_results(source).rows)
@@ -107,7 +111,7 @@ def main() -> None:
     for page in PAGES:
         text = render(page.read_text())
         for block in BLOCK.finditer(text):
-            if block["kind"] not in ("experts", "file"):
+            if block["kind"] not in ("experts", "file", "speed"):
                 (ROOT / "docs" / "figures" / f"{figure_of(block)}.png").write_bytes(picture_of(block))
         page.write_text(text)
 

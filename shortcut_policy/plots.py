@@ -66,7 +66,7 @@ def comparison(
     Raises:
         ImportError: matplotlib is missing.
     """
-    figure = _figure((10, 4))
+    figure = _figure((11.5, 4))
     left, right = figure.subplots(1, 2, sharey=True)
     tasks = list(dict.fromkeys(result.task for result in named.values()))
     objectives = list(dict.fromkeys(result.objective for result in named.values()))
@@ -92,7 +92,7 @@ def comparison(
     right.set(xlabel="latency per chunk, one robot [ms, median]", xscale="log")
     _plain_log_axis(right.xaxis)
     right.grid(alpha=0.3)
-    right.legend(loc="best", fontsize="small")
+    right.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize="small")  # beside: curves may run anywhere
     return _png(figure, sources)
 
 

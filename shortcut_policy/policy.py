@@ -107,7 +107,7 @@ class Policy(nn.Module):
         """
         return Batch(
             data=self.normalizer.action(windows.action),
-            condition=self._seen(windows.observation, views),
+            condition=self.condition(windows.observation, views),
             loss_mask=~windows.action_is_pad if self.config.mask_padding else None,
         )
 
@@ -160,7 +160,7 @@ class Policy(nn.Module):
         It draws nothing, checks nothing and never waits for the device, so that it can be compiled, captured and
         exported; the sampler is the objective's, the other arguments and the result are those of `sample`.
         """
-        predict = BoundNetwork(self.network, self._seen(observation))
+        predict = BoundNetwork(self.network, self.condition(observation))
         chunk = sampler(predict, noise, step_noise)
         chunk = self.normalizer.action.inverse(chunk)[:, -self.config.action_offset :]
         return self.config.action_codec.decode(chunk)
@@ -242,6 +242,22 @@ class Policy(nn.Module):
                 raise ValueError(f"images {key!r} must be uint8 in 0 ... 255, got {tensors[key].dtype}")
         return tensors
 
+    def condition(self, observation: Mapping[str, Tensor], views: ViewDraw | None = None) -> dict[str, Tensor]:
+        """What the network is conditioned on: numbers normalised, images cropped, float and channels first.
+
+        Args:
+            observation: {key: (B, To, *shape)} as `observation_tensors` gives them.
+            views: see `prepare`.
+        """
+        seen = self.normalizer.normalize_observation(observation)
+        for key in self.config.image_shapes:
+            if self._takes_features(observation[key]):
+                seen[key] = observation[key]
+                continue
+            corner, color = (None, None) if views is None else (views.corner[key], views.color[key])
+            seen[key] = view(observation[key], self.config.vision, corner, color)
+        return seen
+
     def _checked(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Histories of observations as tensors, every shape verified."""
         tensors = self.observation_tensors(observation)
@@ -257,17 +273,6 @@ class Policy(nn.Module):
         if len(set(rows.values())) > 1:
             raise ValueError(f"all observations must have the same number of rows, got {rows}")
         return tensors
-
-    def _seen(self, observation: Mapping[str, Tensor], views: ViewDraw | None = None) -> dict[str, Tensor]:
-        """What the network is conditioned on: numbers normalised, images cropped, float and channels first."""
-        seen = self.normalizer.normalize_observation(observation)
-        for key in self.config.image_shapes:
-            if self._takes_features(observation[key]):
-                seen[key] = observation[key]
-                continue
-            corner, color = (None, None) if views is None else (views.corner[key], views.color[key])
-            seen[key] = view(observation[key], self.config.vision, corner, color)
-        return seen
 
     def _takes_features(self, images: Tensor) -> bool:
         """Whether these are a frozen model's features instead of images."""

@@ -63,6 +63,7 @@ MAY_IMPORT = {
     "shortcut_policy.result_tables": "shortcut_policy.results",
     "shortcut_policy.latency_results": """shortcut_policy.config shortcut_policy.results
         shortcut_policy.result_tables""",
+    "shortcut_policy.speed_results": "shortcut_policy.config",
     "shortcut_policy.mixture_results": "shortcut_policy.config shortcut_policy.result_tables",
     "shortcut_policy.gaussian_mixture": "torch",
     "shortcut_policy.objective_cost": "torch shortcut_policy.core",

@@ -1,7 +1,7 @@
 """How long a policy takes to answer."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,3 +37,30 @@ def sampling_latency_ms(
             policy.sample(observation, steps).cpu()  # .cpu() waits for the device
             times[steps][call] = time.perf_counter() - started
     return {steps: 1e3 * values[warm_up:] for steps, values in times.items()}
+
+
+def times_in_turns(
+    calls: Mapping[str, Callable[[], object]], rounds: int, every: Mapping[str, int], warm_up: int = 10
+) -> dict[str, np.ndarray]:
+    """Milliseconds of every call of several functions, which take turns: what disturbs one disturbs all.
+
+    Args:
+        calls: by name; each waits for what it started.
+        rounds: in which each function is called once, or in every n-th only.
+        every: n, by name.
+        warm_up: calls of each that are made first and not counted.
+
+    Returns:
+        (ceil(rounds / n),) for every name.
+    """
+    for call in calls.values():
+        for _ in range(warm_up):
+            call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds):
+        for name, call in calls.items():
+            if number % every[name] == 0:
+                started = time.perf_counter()
+                call()
+                times[name].append(1e3 * (time.perf_counter() - started))
+    return {name: np.array(values) for name, values in times.items()}
