@@ -87,7 +87,7 @@ class ConsistencySampler:
     def __call__(self, predict: Predictor, noise: Tensor, step_noise: Tensor | None = None) -> Tensor:
         """Map noise (B, *S) and, with more than one step, step noise (steps - 1, B, *S) to a sample (B, *S)."""
         s = self.preconditioning.velocity(predict)
-        x, zero = noise, noise.new_zeros(len(noise))
+        x, zero = noise, noise.new_zeros(noise.shape[0])
         for number, time in enumerate(self.times):
             if number > 0:
                 assert step_noise is not None

@@ -57,7 +57,7 @@ class DiffusionSampler:
 
     def __call__(self, predict: Predictor, noise: Tensor, step_noise: Tensor | None = None) -> Tensor:
         """Map noise (B, *S) and, with DDPM, step noise (steps - 1, B, *S) to a sample (B, *S)."""
-        x, zero = noise, noise.new_zeros(len(noise))
+        x, zero = noise, noise.new_zeros(noise.shape[0])
         for number, step in enumerate(self.steps):
             output = predict(x, torch.full_like(zero, step.t), zero).to(x.dtype)
             if self.prediction == "epsilon":

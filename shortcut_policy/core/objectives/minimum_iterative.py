@@ -33,7 +33,7 @@ class RefiningSampler:
 
     def __call__(self, predict: Predictor, noise: Tensor, step_noise: Tensor | None = None) -> Tensor:
         """Map noise (B, *S), of which only the shape matters, to the prediction (B, *S)."""
-        zero = noise.new_zeros(len(noise))
+        zero = noise.new_zeros(noise.shape[0])
         answer = predict(torch.zeros_like(noise), zero, zero).to(noise.dtype)
         if self.evaluations == 2:
             answer = predict(self.c * answer, torch.full_like(zero, self.c), zero).to(noise.dtype)

@@ -23,7 +23,7 @@ class RegressionSampler:
 
     def __call__(self, predict: Predictor, noise: Tensor, step_noise: Tensor | None = None) -> Tensor:
         """Map noise (B, *S), of which only the shape matters, to the prediction (B, *S)."""
-        zero = noise.new_zeros(len(noise))
+        zero = noise.new_zeros(noise.shape[0])
         return predict(torch.zeros_like(noise), zero, zero).to(noise.dtype)
 
 
