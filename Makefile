@@ -66,9 +66,9 @@ $(READY): pyproject.toml constraints.txt
 		$(RUN) -m pip install --quiet --force-reinstall --no-deps opencv-python-headless==4.11.0.86
 	touch $(READY)
 
-# image_gen, which the robot policies do without
+# image_gen and the export of policies, which training and evaluation of robot policies do without
 $(IMAGE): $(READY)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[image,huggingface,timm]'
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[image,huggingface,timm,export]'
 	touch $(IMAGE)
 
 # robomimic, for the comparison with its policies only. A part of it is compiled by a setup that calls cmake: pip's

@@ -58,6 +58,9 @@ MAY_IMPORT = {
         shortcut_policy.realtime shortcut_policy.policy""",
     "shortcut_policy.realtime.client": "websockets shortcut_policy.realtime.wire",
     "shortcut_policy.realtime.gym_robot": "numpy gymnasium",
+    "shortcut_policy.realtime.export": "shortcut_policy.realtime.chunk_module",
+    "shortcut_policy.realtime.export_onnx": """numpy torch onnx onnxscript onnxruntime
+        shortcut_policy.realtime shortcut_policy.policy""",
     "shortcut_policy.realtime.sampling_process": """numpy cloudpickle
         shortcut_policy.worker_processes envs.worker_process""",
     "shortcut_policy.result_tables": "shortcut_policy.results",
@@ -109,6 +112,9 @@ LAZY = (
     "matplotlib",
     "imageio",
     "jinja2",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
 )
 
 # Classes of these derive from the heavy package's own; they are imported as it is: lazily.
