@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from shortcut_policy.action_prefix import ActionPrefix, known_part, prefix_mask
 from shortcut_policy.chunking import RecedingHorizon
 from shortcut_policy.config import from_mapping, to_mapping
 from shortcut_policy.core.network import BoundNetwork
@@ -49,6 +51,7 @@ class Policy(nn.Module):
             config.horizon,
             config.network.name,
             config.network.options,
+            given_actions=config.prefix_steps > 0,
         )
         self.normalizer = normalizer or Normalizer(config.observation_dims, config.action_dim)
         self._queue: RecedingHorizon | None = None
@@ -98,18 +101,30 @@ class Policy(nn.Module):
             return None
         return draw_views(self.config.vision, tuple(self.config.image_shapes), batch, generator)
 
-    def prepare(self, windows: WindowBatch, views: ViewDraw | None = None) -> Batch:
+    def draw_prefix(self, batch: int, generator: torch.Generator) -> Tensor | None:
+        """Draw how many actions of every chunk in a batch of training are known: (B,) in 0 ... P; None where P = 0."""
+        if not self.config.prefix_steps:
+            return None
+        return torch.randint(self.config.prefix_steps + 1, (batch,), generator=generator, device=generator.device)
+
+    def prepare(self, windows: WindowBatch, views: ViewDraw | None = None, prefix: Tensor | None = None) -> Batch:
         """Normalise windows of the data set into a batch for the objective.
 
         Args:
             windows: B of them.
             views: how their images are seen; None as in sampling: the centre, in true colours.
+            prefix: how many of their actions from now on are known, (B,), see `draw_prefix`; None for none.
         """
-        return Batch(
-            data=self.normalizer.action(windows.action),
-            condition=self.condition(windows.observation, views),
-            loss_mask=~windows.action_is_pad if self.config.mask_padding else None,
-        )
+        data = self.normalizer.action(windows.action)
+        condition = self.condition(windows.observation, views)
+        loss_mask = ~windows.action_is_pad if self.config.mask_padding else None
+        if prefix is not None:
+            known = prefix_mask(prefix.to(data.device), self.config.horizon, -self.config.action_offset)
+            condition |= known_part(data, known)
+            loss_mask = ~known if loss_mask is None else loss_mask & ~known
+        elif self.config.prefix_steps:
+            condition |= self._known(self._prefix(None, None, len(data)))
+        return Batch(data, condition, loss_mask=loss_mask)
 
     @torch.no_grad()
     def sample(
@@ -117,6 +132,8 @@ class Policy(nn.Module):
         observation: Mapping[str, Tensor],
         num_steps: int = 1,
         *,
+        known_actions: Tensor | None = None,
+        known_steps: Tensor | None = None,
         noise: Tensor | None = None,
         step_noise: Tensor | None = None,
         generator: torch.Generator | None = None,
@@ -128,16 +145,20 @@ class Policy(nn.Module):
                 Images are (B, To, H, W, C) uint8, or the features that a frozen model made of them
                 (`frozen_features.with_features`).
             num_steps: network evaluations.
+            known_actions: (B, k, E) in the data's units, from now on: actions that are committed already and that the
+                chunk is to continue; k is at most the policy's `prefix_steps`.
+            known_steps: (B,), how many of these are known in every row, where it is not all of them.
             noise: (B, T, A) standard normal; drawn from `generator` (default: torch's) where it is not given.
             step_noise: (n, B, T, A) for a sampler that re-noises n times on the way (`step_noises`); drawn likewise.
             generator: on the policy's device.
 
         Returns:
-            (B, T', E): the action for the newest observation first. T' = T + action_offset; E is the width of the data
-            set's actions, which is not A where the network sees them encoded.
+            (B, T', E): the action for the newest observation first, known ones as given. T' = T + action_offset;
+            E is the width of the data set's actions, which is not A where the network sees them encoded.
 
         Raises:
-            ValueError: an observation is missing, or an observation or the noise has another shape than the policy's.
+            ValueError: an observation is missing, an observation or the noise has another shape than the policy's, or
+                more actions are given as known than the policy can continue.
         """
         tensors = self._checked(observation)
         shape = (len(next(iter(tensors.values()))), *self.chunk_shape)
@@ -145,25 +166,33 @@ class Policy(nn.Module):
             noise = torch.randn(shape, generator=generator, device=self.device)
         elif noise.shape != shape:
             raise ValueError(f"noise must have shape {shape}, got {tuple(noise.shape)}")
+        prefix = self._prefix(known_actions, known_steps, len(noise))
         sampler = self.objective.sampler(num_steps)
         if step_noise is None and sampler.step_noises:
             step_noise = torch.randn(sampler.step_noises, *shape, generator=generator, device=self.device)
-        return self.generate(
-            tensors, sampler, noise.to(self.device), None if step_noise is None else step_noise.to(self.device)
-        )
+        step_noise = None if step_noise is None else step_noise.to(self.device)
+        return self.generate(tensors, sampler, noise.to(self.device), step_noise, prefix)
 
     def generate(
-        self, observation: Mapping[str, Tensor], sampler: Sampler, noise: Tensor, step_noise: Tensor | None = None
+        self,
+        observation: Mapping[str, Tensor],
+        sampler: Sampler,
+        noise: Tensor,
+        step_noise: Tensor | None = None,
+        prefix: ActionPrefix | None = None,
     ) -> Tensor:
         """What `sample` computes, as a pure function of tensors of the right shapes on the policy's device.
 
         It draws nothing, checks nothing and never waits for the device, so that it can be compiled, captured and
-        exported; the sampler is the objective's, the other arguments and the result are those of `sample`.
+        exported; the sampler is the objective's, `prefix` holds the known actions, the other arguments and the result
+        are those of `sample`.
         """
-        predict = BoundNetwork(self.network, self.condition(observation))
+        prefix = prefix or self._prefix(None, None, noise.shape[0])
+        predict = BoundNetwork(self.network, self.condition(observation) | self._known(prefix))
         chunk = sampler(predict, noise, step_noise)
         chunk = self.normalizer.action.inverse(chunk)[:, -self.config.action_offset :]
-        return self.config.action_codec.decode(chunk)
+        chunk = self.config.action_codec.decode(chunk)
+        return chunk if prefix is None else prefix.begin(chunk)
 
     def act(
         self, observation: Mapping[str, Tensor], num_steps: int = 1, *, generator: torch.Generator | None = None
@@ -273,6 +302,25 @@ class Policy(nn.Module):
         if len(set(rows.values())) > 1:
             raise ValueError(f"all observations must have the same number of rows, got {rows}")
         return tensors
+
+    def _prefix(self, actions: Tensor | None, steps: Tensor | None, rows: int) -> ActionPrefix | None:
+        """What `sample` was given as known, verified; None where P = 0, and then nothing may be known."""
+        config = self.config
+        if actions is None and steps is None and not config.prefix_steps:
+            return None
+        width = config.action_codec.decode(torch.zeros(config.action_dim)).shape[-1]  # E
+        shape = (rows, config.prefix_steps, width)
+        prefix = ActionPrefix.checked(actions, steps, shape=shape, device=self.device)
+        return prefix if config.prefix_steps else None
+
+    def _known(self, prefix: ActionPrefix | None) -> Mapping[str, Tensor]:
+        """What the condition holds of known actions."""
+        if prefix is None:
+            return {}
+        config, now = self.config, -self.config.action_offset
+        known = self.normalizer.action(config.action_codec.encode(prefix.actions))  # (B, P, A)
+        chunk = functional.pad(known, (0, 0, now, config.horizon - now - config.prefix_steps))  # (B, T, A)
+        return known_part(chunk, prefix_mask(prefix.steps, config.horizon, now))
 
     def _takes_features(self, images: Tensor) -> bool:
         """Whether these are a frozen model's features instead of images."""

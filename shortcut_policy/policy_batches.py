@@ -11,13 +11,13 @@ from shortcut_policy.training.seeding import derive_seed
 class PolicyBatches:
     """Maps (step, rows of the global batch) to a batch for the objective, as `Trainer` asks.
 
-    How images are seen is a pure function of (seed, step) for the whole batch, of which micro-batches and processes
-    take their rows.
+    How images are seen, and how many actions of a chunk are known, are pure functions of (seed, step) for the whole
+    batch, of which micro-batches and processes take their rows.
 
     Args:
         policy: on the device of the windows.
         windows: the data.
-        seed: of the views.
+        seed: of the views and of the prefixes.
     """
 
     def __init__(self, policy: Policy, windows: WindowSource, seed: int = 0) -> None:
@@ -30,4 +30,10 @@ class PolicyBatches:
         """The rows (a slice of 0 ... B - 1) of batch number `step`."""
         self._generator.manual_seed(derive_seed(self._seed, "views", step))
         views = self._policy.draw_views(self._windows.batch_size, self._generator)
-        return self._policy.prepare(self._windows.batch(step, rows), None if views is None else views.rows(rows))
+        self._generator.manual_seed(derive_seed(self._seed, "prefix", step))
+        prefix = self._policy.draw_prefix(self._windows.batch_size, self._generator)
+        return self._policy.prepare(
+            self._windows.batch(step, rows),
+            None if views is None else views.rows(rows),
+            None if prefix is None else prefix[rows],
+        )

@@ -17,6 +17,7 @@ class PolicyConfig:
         observations   o O                              observation_steps = 2, O: newest
         chunk            A a a a a a a a a a a a ...    horizon = 16, A: the action for O
         executed         A a a a a a a a                action_steps = 8
+        may be known     A a a a                        prefix_steps = 4
 
     Args:
         observation_dims: channels of every low-dimensional observation, in the order in which they are joined.
@@ -33,6 +34,8 @@ class PolicyConfig:
         mask_padding: whether actions that only repeat one at the episode's edge are left out of the loss.
         image_shapes: (H, W, C) of every image among the observations, as the cameras give it.
         vision: how they are seen; null where there are none.
+        prefix_steps: P, at most how many actions from now on may be known, because they are committed already, when a
+            chunk is sampled, which then continues them; 0: such a chunk is never trained (see `action_prefix`).
         metadata: JSON values that travel with the checkpoint, such as the task.
 
     Raises:
@@ -52,6 +55,7 @@ class PolicyConfig:
     mask_padding: bool = False
     image_shapes: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     vision: VisionConfig | None = None
+    prefix_steps: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,6 +84,11 @@ class PolicyConfig:
             raise ValueError(
                 f"action_steps={self.action_steps} cannot be executed: a chunk of horizon={self.horizon} with "
                 f"action_offset={self.action_offset} holds {self.horizon + self.action_offset} actions from now on"
+            )
+        if not 0 <= self.prefix_steps < self.horizon + self.action_offset:
+            raise ValueError(
+                f"prefix_steps={self.prefix_steps} must be 0 or more, and leave something of the "
+                f"{self.horizon + self.action_offset} actions from now on to be sampled"
             )
 
     @property

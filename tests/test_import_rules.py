@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "shortcut_policy.image_views": "torch shortcut_policy.vision_config",
     "shortcut_policy.policy_config": """shortcut_policy.config shortcut_policy.vision_config
         shortcut_policy.data.action_codec shortcut_policy.data.normalizer""",
-    "shortcut_policy.policy": """torch
+    "shortcut_policy.action_prefix": "torch shortcut_policy.nn",
+    "shortcut_policy.policy": """torch shortcut_policy.action_prefix
         shortcut_policy.core shortcut_policy.nn shortcut_policy.chunking shortcut_policy.pretrained
         shortcut_policy.config shortcut_policy.policy_config shortcut_policy.vision_config shortcut_policy.image_views
         shortcut_policy.realtime.compiled_policy

@@ -26,6 +26,7 @@ class ActionTransformer(nn.Module):
         heads: of the attention.
         mlp_ratio: hidden channels of the MLPs over D.
         step_embedding_dim: channels of the embedding of (t, d).
+        extra_channels: further channels of x that come last and are not predicted, such as a mask.
 
     Raises:
         ValueError: sizes do not fit; the message quotes them.
@@ -41,6 +42,7 @@ class ActionTransformer(nn.Module):
         heads: int = 4,
         mlp_ratio: float = 4.0,
         step_embedding_dim: int = 256,
+        extra_channels: int = 0,
     ) -> None:
         super().__init__()
         if min(horizon, width, depth, heads) < 1 or mlp_ratio <= 0:
@@ -50,7 +52,7 @@ class ActionTransformer(nn.Module):
             )
         if width % heads:
             raise ValueError(f"heads={heads} must divide width={width}")
-        self.input = nn.Linear(action_dim, width)
+        self.input = nn.Linear(action_dim + extra_channels, width)
         self.position = nn.Parameter(0.02 * torch.randn(horizon, width))
         self.embedding = TimeStepEmbedding(step_embedding_dim)
         self.condition = nn.Sequential(
@@ -65,7 +67,7 @@ class ActionTransformer(nn.Module):
             nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, t: Tensor, d: Tensor, condition: Tensor) -> Tensor:
-        """x (B, T, A), t (B,), d (B,), condition (B, G) -> (B, T, A).
+        """x (B, T, A + extra channels), t (B,), d (B,), condition (B, G) -> (B, T, A).
 
         Raises:
             ValueError: the chunk has another horizon than the network.

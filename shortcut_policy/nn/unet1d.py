@@ -64,6 +64,7 @@ class Unet1d(nn.Module):
         kernel_size: odd.
         groups: of GroupNorm; divides every width.
         film_scale: see `ResidualBlock`.
+        extra_channels: further channels of x that come last and are not predicted, such as a mask.
 
     Raises:
         ValueError: horizon, kernel size, groups or widths do not fit; the message quotes them.
@@ -79,6 +80,7 @@ class Unet1d(nn.Module):
         kernel_size: int = 5,
         groups: int = 8,
         film_scale: bool = True,
+        extra_channels: int = 0,
     ) -> None:
         super().__init__()
         if groups < 1:
@@ -97,7 +99,7 @@ class Unet1d(nn.Module):
             total = step_embedding_dim + condition_dim
             return ResidualBlock(channels_in, channels_out, total, kernel_size, groups, film_scale)
 
-        inputs = [action_dim, *widths[:-1]]
+        inputs = [action_dim + extra_channels, *widths[:-1]]
         self.down = nn.ModuleList(
             nn.ModuleList([block(i, o), block(o, o)]) for i, o in zip(inputs, widths, strict=True)
         )
@@ -111,7 +113,7 @@ class Unet1d(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor, d: Tensor, condition: Tensor) -> Tensor:
-        """x (B, T, A), t (B,), d (B,), condition (B, G) -> (B, T, A)."""
+        """x (B, T, A + extra channels), t (B,), d (B,), condition (B, G) -> (B, T, A)."""
         self._check_horizon(x.shape[1])
         h = rearrange(x, "b t a -> b a t")
         # every block begins with Mish on the same vector: once is enough
