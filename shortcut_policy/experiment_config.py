@@ -86,6 +86,7 @@ class WindowConfig:
     action_offset: int = 0
     normalization: Normalization = "limits"
     mask_padding: bool = False
+    prefix_steps: int = 0
 
 
 @dataclass(frozen=True)

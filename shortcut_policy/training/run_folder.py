@@ -40,7 +40,7 @@ class RunFolder:
         record = self.path / "run.json"
         if record.exists():
             there = json.loads(record.read_text())
-            difference = next(_differences(there, config), None)  # a value that did not exist then was null
+            difference = next(_differences(there, config), None)
             if difference is not None:
                 raise FileExistsError(
                     f"{self.path} holds another run ({difference}): choose another output=, or remove that folder"
@@ -126,7 +126,8 @@ def _flush(folder: Path) -> None:
 
 def _differences(there: Any, here: Any, where: str = "") -> Iterator[str]:
     if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
+        new = {key for key in here.keys() - there.keys() if not here[key]}  # did not exist then, and is off: null, 0
+        for key in sorted((there.keys() | here.keys()) - new):
             yield from _differences(there.get(key), here.get(key), f"{where}.{key}" if where else key)
     elif there != here:
         yield f"{where} is {there!r} there and {here!r} here"
