@@ -104,6 +104,7 @@ def roll_out_all(
                             ticks,
                             ensembling=config.ensembling,
                             codec=policy.config.action_codec,
+                            prefix_steps=policy.config.prefix_steps,
                         ),
                     )
                     for policy in policies

@@ -57,10 +57,23 @@ class PolicyAgent:
             raise ValueError(f"the environment has no observation {missing[0]!r}: it has {', '.join(observation)}")
         return self._queue.act(self._policy.observation_tensors(observation), self._sample).cpu().numpy()
 
-    def _sample(self, history: Mapping[str, Tensor], needed: Tensor) -> Tensor:
+    def _sample(
+        self,
+        history: Mapping[str, Tensor],
+        needed: Tensor,
+        known_actions: Tensor | None = None,
+        known_steps: Tensor | None = None,
+    ) -> Tensor:
         draws = 1 + self._policy.objective.sampler(self._num_steps).step_noises
         noise = torch.zeros(draws, self._slots, *self._policy.chunk_shape)
         for slot, generator in enumerate(self._generators):
             if generator is not None and needed[slot]:
                 noise[:, slot] = torch.randn(draws, *self._policy.chunk_shape, generator=generator)
-        return self._policy.sample(history, self._num_steps, noise=noise[0], step_noise=noise[1:])
+        return self._policy.sample(
+            history,
+            self._num_steps,
+            known_actions=known_actions,
+            known_steps=known_steps,
+            noise=noise[0],
+            step_noise=noise[1:],
+        )

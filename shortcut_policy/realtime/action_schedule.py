@@ -66,6 +66,12 @@ class ActionSchedule:
         encoded = self._codec.encode(np.stack(reaching))  # (n, D)
         return self._codec.decode((weights / weights.sum()).astype(encoded.dtype) @ encoded)
 
+    def committed(self, tick: int, count: int) -> np.ndarray | None:
+        """The actions (k, A) for `count` ticks from `tick` on, fewer where the chunks end before; None for none."""
+        ahead = [self.action(later) for later in range(tick, tick + count)]
+        actions = [action for action in ahead if action is not None]  # only the last ones can be None
+        return np.stack(actions) if actions else None
+
     def clear(self) -> None:
         """Forget all chunks."""
         self._chunks = []

@@ -190,7 +190,12 @@ class ControlLoop:
             self._take(answer, tick)
         self._misses += self._replanning.is_late(tick)
         if self._replanning.asks(tick):
-            sampler.request(tick, self._stacked())
+            sampler.request(tick, self._stacked(), self._committed(tick))
+
+    def _committed(self, tick: int) -> np.ndarray | None:
+        """The actions (k, A) that the robot will get from `tick` on until the next chunk is expected; None for none."""
+        committed = self._schedule.committed(tick, self._config.prefix_ticks)
+        return None if committed is None else self._guard.within(committed)
 
     def _take(self, answer: Answer, tick: int) -> None:
         chunk = _chunk_of(answer)

@@ -9,10 +9,11 @@ end the last goal is held, as a control loop does. A tick is a step of the envir
     chunk of tick 0    A A A A A A              the first one is awaited at rest: it is there at once
     chunk of tick 3          s s A A A A        asked for at 3, there at 5
     given out          0 0 0 0 0 3 3 3 6        (the chunk of tick 6, asked for at 6, is there at 8)
+    committed                0 0   3 3          actions that a policy with prefix conditioning continues
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -50,9 +51,11 @@ class DelayedHorizon:
         latency_ticks: until a chunk takes effect; see `ticks_of_latency`.
         ensembling: m of ACT's temporal ensembling, see `ActionSchedule`; None for receding horizon.
         codec: what the actions mean: which of them are steps that must not be repeated, and how to average.
+        prefix_steps: P, how many actions the policy can continue, see `action_prefix`: it is given those that are still
+            executed until its chunk takes effect. 0 for a policy without.
 
     Raises:
-        ValueError: `latency_ticks` is negative.
+        ValueError: `latency_ticks` or `prefix_steps` is negative.
     """
 
     def __init__(
@@ -63,9 +66,12 @@ class DelayedHorizon:
         *,
         ensembling: float | None = None,
         codec: ActionCodec | None = None,
+        prefix_steps: int = 0,
     ) -> None:
-        if latency_ticks < 0:
-            raise ValueError(f"latency_ticks must be 0 or more, got {latency_ticks}")
+        for name, value in (("latency_ticks", latency_ticks), ("prefix_steps", prefix_steps)):
+            if value < 0:
+                raise ValueError(f"{name} must be 0 or more, got {value}")
+        self._prefix_steps = prefix_steps
         self._action_steps = action_steps
         self._latency_ticks = latency_ticks
         self._ensembling = ensembling
@@ -84,20 +90,38 @@ class DelayedHorizon:
                 self._slots[slot] = self._new_slot()
 
     def act(self, observation: Mapping[str, Tensor], sample: SampleChunk) -> Tensor:
-        """The next action (B, A) for the newest observation; see `RecedingHorizon.act`."""
+        """The next action (B, A) for the newest observation; see `RecedingHorizon.act`.
+
+        Where actions are committed, `sample` gets them as two more arguments: (B, P, A), and how many they are (B,).
+        """
         return self._histories.act(observation, lambda history, every: self._plan(history, len(every), sample))
 
-    def _plan(self, history: Mapping[str, Tensor], slots: int, sample: SampleChunk) -> Tensor:
+    def _plan(self, history: Mapping[str, Tensor], slots: int, sample: Callable[..., Tensor]) -> Tensor:
         """The next actions as chunks (B, 1, A)."""
         if not self._slots:
             self._slots = [self._new_slot() for _ in range(slots)]
         needed = torch.tensor([slot.asks() for slot in self._slots])  # (B,)
         if needed.any():
-            chunks = sample(history, needed).cpu().numpy()
+            committed = self._committed(needed.tolist())
+            chunks = sample(history, needed, *committed).cpu().numpy()
             for slot, chunk, asked in zip(self._slots, chunks, needed.tolist(), strict=True):
                 if asked:
                     slot.expect(chunk)
         return torch.from_numpy(np.stack([slot.act() for slot in self._slots])).unsqueeze(1)
+
+    def _committed(self, needed: list[bool]) -> tuple[Tensor, ...]:
+        """Committed actions (B, P, A) and how many they are (B,); nothing where no slot has any."""
+        ahead = [
+            slot.committed(self._prefix_steps if asked else 0) for slot, asked in zip(self._slots, needed, strict=True)
+        ]
+        some = next((actions for actions in ahead if actions is not None), None)
+        if some is None:
+            return ()
+        padded = np.zeros((len(ahead), self._prefix_steps, some.shape[1]), some.dtype)
+        steps = [0 if actions is None else len(actions) for actions in ahead]
+        for row, (actions, count) in enumerate(zip(ahead, steps, strict=True)):
+            padded[row, :count] = 0 if actions is None else actions
+        return torch.from_numpy(padded), torch.tensor(steps)
 
     def _new_slot(self) -> "_Slot":
         return _Slot(
@@ -126,6 +150,10 @@ class _Slot:
         """Whether to ask for a chunk now, after what has arrived."""
         self._receive()
         return self._replanning.asks(self._tick)
+
+    def committed(self, most: int) -> np.ndarray | None:
+        """At most so many actions (k, A) that are executed from now on until a chunk asked for now is there."""
+        return self._schedule.committed(self._tick, min(most, self._latency))
 
     def expect(self, chunk: np.ndarray) -> None:
         """Have a chunk (T, A) that was asked for now under way."""

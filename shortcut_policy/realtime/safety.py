@@ -98,14 +98,18 @@ class ActionGuard:
         """The action (A,) to execute for `action` (A,), or for none; None if there is nothing to hold yet."""
         if action is None or not np.isfinite(action).all():
             return self.safe_action()
-        config = self._config
-        within = action.copy()  # the robot may write into what it gets
-        if config.low is not None:
-            within = np.maximum(within, np.asarray(config.low, action.dtype))
-        if config.high is not None:
-            within = np.minimum(within, np.asarray(config.high, action.dtype))
+        within = self.within(action)
         self.clipped += bool((within != action).any())
         self._last = within.copy()
+        return within
+
+    def within(self, actions: np.ndarray) -> np.ndarray:
+        """A copy of actions (..., A), brought within the limits."""
+        config, within = self._config, actions.copy()  # the robot may write into what it gets
+        if config.low is not None:
+            within = np.maximum(within, np.asarray(config.low, actions.dtype))
+        if config.high is not None:
+            within = np.minimum(within, np.asarray(config.high, actions.dtype))
         return within
 
     def safe_action(self) -> np.ndarray | None:

@@ -4,7 +4,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,8 +14,12 @@ from shortcut_policy.realtime.clock import Clock
 
 __all__ = ["Answer", "SampleChunk", "Sampler", "ThreadSampler", "chunk_function"]
 
-SampleChunk = Callable[[Mapping[str, np.ndarray]], np.ndarray]
-"""{key: (To, *shape)}, the newest observation last -> chunk (T, A), the action for the newest observation first."""
+SampleChunk = Callable[..., np.ndarray]
+"""{key: (To, *shape)}, the newest observation last -> chunk (T, A), the action for the newest observation first.
+
+A loop with `prefix_ticks` gives a second argument where there is something to give: the actions (k, A) that will be
+executed from the newest observation on until the chunk is expected, for the chunk to begin with them.
+"""
 
 
 def chunk_function(policy: Policy, num_steps: int = 1, *, generator: torch.Generator | None = None) -> SampleChunk:
@@ -27,9 +31,10 @@ def chunk_function(policy: Policy, num_steps: int = 1, *, generator: torch.Gener
         generator: of the noise, on the policy's device; default: torch's.
     """
 
-    def sample(history: Mapping[str, np.ndarray]) -> np.ndarray:
+    def sample(history: Mapping[str, np.ndarray], committed: np.ndarray | None = None) -> np.ndarray:
         rows = {key: torch.from_numpy(history[key][None]) for key in policy.config.observation_shapes if key in history}
-        return policy.sample(rows, num_steps, generator=generator)[0].cpu().numpy()
+        known = {} if committed is None else {"known_actions": torch.from_numpy(committed[None])}
+        return policy.sample(rows, num_steps, generator=generator, **known)[0].cpu().numpy()
 
     return sample
 
@@ -54,8 +59,8 @@ class Answer:
 class Sampler(Protocol):
     """Takes a request, and has its answer some time later; there is one request at a time."""
 
-    def request(self, tick: int, history: Mapping[str, np.ndarray]) -> None:
-        """Have a chunk sampled from {key: (To, *shape)}; returns at once."""
+    def request(self, tick: int, history: Mapping[str, np.ndarray], committed: np.ndarray | None = None) -> None:
+        """Have a chunk sampled from {key: (To, *shape)} and, if any, committed actions (k, A); returns at once."""
         ...
 
     def poll(self) -> Answer | None:
@@ -88,14 +93,16 @@ class ThreadSampler:
         self._sample = sample
         self._clock = clock
         self._grace = grace
-        self._requests: queue.SimpleQueue[tuple[int, Mapping[str, np.ndarray], float] | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[int, tuple[Any, ...], float] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="policy sampler", daemon=True)
         self._thread.start()
 
-    def request(self, tick: int, history: Mapping[str, np.ndarray]) -> None:
+    def request(self, tick: int, history: Mapping[str, np.ndarray], committed: np.ndarray | None = None) -> None:
         """See `Sampler`."""
-        self._requests.put((tick, history, self._clock.now()))
+        # a function that knows nothing of committed actions is not given any
+        arguments = (history,) if committed is None else (history, committed)
+        self._requests.put((tick, arguments, self._clock.now()))
 
     def poll(self) -> Answer | None:
         """See `Sampler`."""
@@ -115,10 +122,10 @@ class ThreadSampler:
 
     def _serve(self) -> None:
         while (request := self._requests.get()) is not None:
-            tick, history, asked = request
+            tick, arguments, asked = request
             chunk, error = None, None
             try:
-                chunk = np.asarray(self._sample(history))
+                chunk = np.asarray(self._sample(*arguments))
             except BaseException as raised:  # whatever it is, it belongs to whoever runs the loop
                 error = raised
             self._answers.put(Answer(tick, chunk, error, self._clock.now() - asked))

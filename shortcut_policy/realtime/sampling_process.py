@@ -24,7 +24,7 @@ class SamplingProcess:
     The loop waits for it in its sampling thread. It is a context manager, and no process survives it.
     """
 
-    def __init__(self, make_sample: Callable[[], Callable[[Mapping[str, np.ndarray]], np.ndarray]]) -> None:
+    def __init__(self, make_sample: Callable[[], Callable[..., np.ndarray]]) -> None:
         """Start the process and wait until the function is made.
 
         Args:
@@ -42,13 +42,13 @@ class SamplingProcess:
             self._worker.kill()
             raise
 
-    def __call__(self, history: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Send {key: (To, *shape)}, and wait for the chunk (T, A).
+    def __call__(self, history: Mapping[str, np.ndarray], *committed: np.ndarray) -> np.ndarray:
+        """Send {key: (To, *shape)} and, if any, committed actions (k, A), and wait for the chunk (T, A).
 
         Raises:
             RuntimeError: the function failed, or the process died.
         """
-        self._worker.send(dict(history))
+        self._worker.send((dict(history), *committed))
         return self._receive()
 
     def __enter__(self) -> Self:
@@ -66,14 +66,14 @@ class SamplingProcess:
 
 
 def _serve(connection: Connection, factory: bytes) -> None:
-    """Answer every history with (chunk, failure), one of them None; first of all, say that the function is made."""
+    """Answer every request with (chunk, failure), one of them None; first of all, say that the function is made."""
     become_worker()
     try:
         sample = pickle.loads(factory)()
         connection.send((None, None))
         with suppress(EOFError, ConnectionError):
             while True:
-                connection.send((np.asarray(sample(connection.recv())), None))
+                connection.send((np.asarray(sample(*connection.recv())), None))
     except Exception as error:
         with suppress(OSError):  # nobody listens any more
             connection.send((None, describe(error)))

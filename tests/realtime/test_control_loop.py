@@ -42,12 +42,12 @@ class Sampler:
         self.answer, self.ready = None, math.inf
         self.closed = False
 
-    def request(self, tick, history):
+    def request(self, tick, history, committed=None):
         assert self.answer is None, "one request at a time"
         latency = PERIOD * (self.periods.pop(0) if len(self.periods) > 1 else self.periods[0])
         chunk, error = None, None
         try:
-            chunk = self.sample(history)
+            chunk = self.sample(history) if committed is None else self.sample(history, committed)
         except Exception as raised:
             error = raised
         self.answer, self.ready = Answer(tick, chunk, error, latency), self.clock.time + latency

@@ -32,8 +32,8 @@ def queues(monkeypatch):
     made = []
 
     class Recorded(delayed_horizon.DelayedHorizon):
-        def __init__(self, *arguments, ensembling, codec):
-            super().__init__(*arguments, ensembling=ensembling, codec=codec)
+        def __init__(self, *arguments, ensembling, **options):
+            super().__init__(*arguments, ensembling=ensembling, **options)
             self.arguments, self.actions = (*arguments, ensembling), []
             made.append(self)
 
