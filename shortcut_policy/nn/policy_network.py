@@ -53,7 +53,7 @@ class PolicyNetwork(nn.Module):
             raise ValueError(f"unknown network {head!r}: known are {', '.join(ACTION_HEADS)}")
         self.encoder = encoder
         self.given_actions = given_actions
-        taken = {KNOWN_ACTIONS, KNOWN_MASK}.intersection(encoder.keys, encoder.cameras)
+        taken = {KNOWN_ACTIONS, KNOWN_MASK}.intersection((*encoder.keys, *encoder.cameras))
         if given_actions and taken:
             raise ValueError(f"observation {min(taken)!r} has a name that prefix_steps needs: give it another one")
         try:

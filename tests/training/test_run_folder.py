@@ -101,3 +101,11 @@ def test_a_value_that_did_not_exist_when_the_run_began_counts_as_null(tmp_path):
     (tmp_path / "run" / "finished.json").write_text("{}")
     with pytest.raises(FileExistsError, match="finished"):
         RunFolder(tmp_path / "run").claim({"seed": 0, "teacher": None})
+
+
+def test_a_run_from_before_an_option_existed_resumes_where_that_is_off_and_only_there(tmp_path):
+    RunFolder(tmp_path).claim({"policy": {"horizon": 16}})
+    for off in (None, 0, False):
+        assert RunFolder(tmp_path).claim({"policy": {"horizon": 16, "prefix_steps": off}}) is None
+    with pytest.raises(FileExistsError, match=r"policy\.prefix_steps is None there and 4 here"):
+        RunFolder(tmp_path).claim({"policy": {"horizon": 16, "prefix_steps": 4}})
