@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -27,6 +27,7 @@ from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, Exp
 from shortcut_policy.frozen_features import with_features
 from shortcut_policy.policy import Policy
 from shortcut_policy.policy_batches import PolicyBatches
+from shortcut_policy.policy_config import PolicyConfig
 from shortcut_policy.pretrained import find_checkpoint
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware
 from shortcut_policy.training.distributed import Processes, join_processes
@@ -263,7 +264,7 @@ def read_trained(path: str, policy: Policy, option: str) -> Policy:
         FileNotFoundError, ValueError: there is none, or it differs; the message says in what.
     """
     trained = Policy.from_pretrained(find_checkpoint(path), policy.device)
-    there, here = to_mapping(trained.config), to_mapping(policy.config)
+    there, here = (_architecture(each.config) for each in (trained, policy))
     for name in sorted(here.keys() - {"objective", "metadata", "action_steps"}):
         if there[name] != here[name]:
             raise ValueError(f"{option}={path} has {name} {there[name]}, and this run {here[name]}: they must agree")
@@ -271,6 +272,16 @@ def read_trained(path: str, policy: Policy, option: str) -> Policy:
     if any(not torch.equal(value, fitted[name]) for name, value in trained.normalizer.state_dict().items()):
         raise ValueError(f"{option}={path} was trained on other data: its normalizer differs")
     return trained
+
+
+def _architecture(config: PolicyConfig) -> dict[str, Any]:
+    """What two policies must have in common to have the same network; how images vary in training is not of it."""
+    values = to_mapping(config)
+    if values["vision"] is not None:
+        varied = ("brightness", "contrast", "saturation", "cache_features")
+        values["vision"] = {key: value for key, value in values["vision"].items() if key not in varied}
+        values["vision"]["encoder"]["options"].pop("pretrained", None)
+    return values
 
 
 def read_teacher(path: str, student: Policy) -> nn.Module:

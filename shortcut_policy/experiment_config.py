@@ -28,7 +28,7 @@ class DataConfig:
         split_seed: of the choice of these episodes, the same for all training seeds.
         pad_after: how many actions of a window may lie beyond the episode's end; null: all but one.
         image_workers: processes that read the images from the file as they are needed (robomimic's format only), 0 for
-            reading in the training's own; null: all images are held in RAM.
+            reading in the training's own; null: all images are held on the device.
     """
 
     path: str

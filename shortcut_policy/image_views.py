@@ -39,12 +39,15 @@ def draw_views(config: VisionConfig, cameras: Sequence[str], batch: int, generat
 
     The same for all time steps, so that what moves between two images is the scene and not the crop.
     """
-    strength = torch.tensor([config.brightness, config.contrast, config.saturation], device=generator.device)
-    uniform = {key: torch.rand(batch, 5, generator=generator, device=generator.device) for key in cameras}
-    return ViewDraw(
-        {key: values[:, :2] for key, values in uniform.items()},
-        {key: 1.0 + strength * (2.0 * values[:, 2:] - 1.0) for key, values in uniform.items()},
-    )
+    strengths = (config.brightness, config.contrast, config.saturation)
+    corner, color = {}, {}
+    for key in cameras:
+        uniform = torch.rand(batch, 5, generator=generator, device=generator.device)
+        corner[key] = uniform[:, :2]
+        # numbers of Python, not tensors made of them: those would make a GPU wait
+        factors = [1.0 + strength * (2.0 * uniform[:, 2 + i] - 1.0) for i, strength in enumerate(strengths)]
+        color[key] = torch.stack(factors, dim=1)
+    return ViewDraw(corner, color)
 
 
 def view(images: Tensor, config: VisionConfig, corner: Tensor | None = None, color: Tensor | None = None) -> Tensor:
@@ -73,17 +76,22 @@ def _crop(images: Tensor, height: int, width: int, corner: Tensor | None) -> Ten
         return images[:, :, top : top + height, left : left + width]
     if spare == (0, 0):
         return images
-    places = torch.tensor(spare, device=images.device) + 1  # of the crop's corner
-    corner = (corner.to(images.device) * places).long()  # (B, 2)
-    y = corner[:, :1] + torch.arange(height, device=images.device)  # (B, h)
-    x = corner[:, 1:] + torch.arange(width, device=images.device)  # (B, w)
-    rows = torch.arange(len(images), device=images.device)[:, None, None]
-    # one gather for all time steps: (B, h, w, To, C)
-    return images.movedim(1, 3)[rows, y[:, :, None], x[:, None, :]].movedim(3, 1)
+    top, left = ((corner[:, i].to(images.device) * (pixels + 1)).long() for i, pixels in enumerate(spare))  # (B,)
+    y = top[:, None] + torch.arange(height, device=images.device)  # (B, h)
+    x = left[:, None] + torch.arange(width, device=images.device)  # (B, w)
+    rows, steps = (torch.arange(count, device=images.device) for count in images.shape[:2])
+    # one gather, whose result lies in memory as (B, To, h, w, C): what convolutions call channels last
+    return images[rows[:, None, None, None], steps[:, None, None], y[:, None, :, None], x[:, None, None, :]]
 
 
 def _recolor(images: Tensor, color: Tensor) -> Tensor:
-    """(B, To, h, w, C) in [0, 1] with other brightness, contrast (about the image's mean) and saturation, in order."""
+    """(B, To, h, w, C) in [0, 1] with other brightness, contrast (about the image's mean) and saturation, in order.
+
+    A fourth channel, depth or opacity, stays as it is.
+    """
+    if images.shape[-1] > len(_LUMINANCE):
+        colors, rest = images[..., : len(_LUMINANCE)], images[..., len(_LUMINANCE) :]
+        return torch.cat([_recolor(colors, color), rest], dim=-1)
     brightness, contrast, saturation = color.to(images.device)[:, :, None, None, None, None].unbind(1)
     images = (images * brightness).clamp(0.0, 1.0)
     mean = _gray(images).mean(dim=(2, 3), keepdim=True)  # (B, To, 1, 1, 1)
@@ -93,7 +101,7 @@ def _recolor(images: Tensor, color: Tensor) -> Tensor:
 
 
 def _gray(images: Tensor) -> Tensor:
-    """(..., C) -> (..., 1): the luminance of red, green and blue, the mean of anything else."""
-    if images.shape[-1] != len(_LUMINANCE):
-        return images.mean(dim=-1, keepdim=True)
-    return (images * torch.tensor(_LUMINANCE, device=images.device)).sum(dim=-1, keepdim=True)
+    """(..., C) -> (..., 1): the luminance of red, green and blue; what is gray stays so."""
+    if images.shape[-1] == 1:
+        return images
+    return sum(share * images[..., i : i + 1] for i, share in enumerate(_LUMINANCE))

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -38,15 +37,17 @@ class Policy(nn.Module):
     Args:
         config: what it is made of.
         normalizer: fitted on the training split; without one, the identity.
+        fetch: whether image encoders that begin with published weights get them (and download them, the first time);
+            otherwise they begin at random, to be given the weights of a checkpoint.
     """
 
-    def __init__(self, config: PolicyConfig, normalizer: Normalizer | None = None) -> None:
+    def __init__(self, config: PolicyConfig, normalizer: Normalizer | None = None, *, fetch: bool = False) -> None:
         super().__init__()
         self.config = config
         objective = objective_class(config.objective.name)
         self.objective: Objective = from_mapping(objective, config.objective.options, "objective.")
         self.network = PolicyNetwork(
-            _make_encoder(config),
+            _make_encoder(config, fetch),
             config.action_dim,
             config.horizon,
             config.network.name,
@@ -76,7 +77,7 @@ class Policy(nn.Module):
         built = from_mapping(PolicyConfig, values)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
-            return cls(built, Normalizer.fit(episodes, built.normalization))
+            return cls(built, Normalizer.fit(episodes, built.normalization), fetch=True)
 
     @property
     def device(self) -> torch.device:
@@ -96,7 +97,10 @@ class Policy(nn.Module):
         return view
 
     def draw_views(self, batch: int, generator: torch.Generator) -> ViewDraw | None:
-        """Draw the crops and colours in which a whole batch of training sees its images; None where none vary."""
+        """Draw the crops and colours in which a whole batch of training sees its images.
+
+        None where there are no images, or where their features were computed once.
+        """
         if self.config.vision is None or self.config.vision.cache_features:
             return None
         return draw_views(self.config.vision, tuple(self.config.image_shapes), batch, generator)
@@ -244,8 +248,7 @@ class Policy(nn.Module):
         loaded = read_pretrained(folder, "policy")
         config = from_mapping(PolicyConfig, loaded.config, "config.")
         with torch.random.fork_rng(devices=[]):  # for the weights that are replaced at once
-            policy = cls(_without_download(config))
-        policy.config = config
+            policy = cls(config)
         try:
             policy.load_state_dict(dict(loaded.tensors))
         except RuntimeError as error:
@@ -292,7 +295,7 @@ class Policy(nn.Module):
         tensors = self.observation_tensors(observation)
         for key, single in self.config.observation_shapes.items():
             if key in self.config.image_shapes and self._takes_features(tensors[key]):
-                single = (self.network.encoder.encoder_of(key).model.num_features,)
+                single = (self.network.encoder.encoder_of(key).num_features,)
             expected, shape = (self.config.observation_steps, *single), tuple(tensors[key].shape)
             if shape[1:] != expected:
                 raise ValueError(
@@ -327,7 +330,7 @@ class Policy(nn.Module):
         return self.config.vision is not None and self.config.vision.cache_features and images.is_floating_point()
 
 
-def _make_encoder(config: PolicyConfig) -> ObservationEncoder:
+def _make_encoder(config: PolicyConfig, fetch: bool) -> ObservationEncoder:
     vision = config.vision
     if vision is None:
         return ObservationEncoder(config.observation_dims, config.observation_steps)
@@ -338,14 +341,5 @@ def _make_encoder(config: PolicyConfig) -> ObservationEncoder:
         shapes,
         vision.encoder.name,
         vision.shared,
-        vision.encoder.options,
+        {**vision.encoder.options, **({"pretrained": False} if vision.encoder.name == "timm" and not fetch else {})},
     )
-
-
-def _without_download(config: PolicyConfig) -> PolicyConfig:
-    """The same architecture, whose image encoder does not fetch the weights that it once began with."""
-    if config.vision is None or not config.vision.encoder.options.get("pretrained"):
-        return config
-    options = {**config.vision.encoder.options, "pretrained": False}
-    encoder = replace(config.vision.encoder, options=options)
-    return replace(config, vision=replace(config.vision, encoder=encoder))

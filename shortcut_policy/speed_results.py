@@ -102,11 +102,12 @@ def speed_table(result: SpeedResult) -> str:
         lines.append(f"| {' | '.join([row.sampler, str(row.steps), row.mode, row.precision, *times, ratio])} |")
     parts = ", ".join(f"{name} {value:.2f} ms" for name, value in result.parts_ms.items())
     shapes = ", ".join(f"{key} {'x'.join(map(str, shape))}" for key, shape in result.observations.items())
+    floors = "; ".join(_floor(mode, floor) for mode, floor in result.floors.items())
     lines += [
         "",
         f"`{result.network}` ({result.parameters / 1e6:.1f} M parameters; {shapes}), one robot, {result.hardware}; "
-        f"from observation to chunk, both in host memory. One eager step: {parts}. No answer can be faster than "
-        f"{'; '.join(_floor(mode, floor) for mode, floor in result.floors.items())}. `{result.command}`",
+        f"from observation to chunk, both in host memory. One eager step: {parts}. Floors, with these kernels and "
+        f"weights: {floors}. `{result.command}`",
     ]
     return "\n".join(lines)
 

@@ -1,20 +1,29 @@
 """Policies that see: what they are shown, in training and afterwards, and how often it is encoded."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from small_policy import demonstrations, small_policy
 
+from shortcut_policy import Trainer, TrainerConfig
 from shortcut_policy.agent import PolicyAgent
+from shortcut_policy.config import from_mapping
 from shortcut_policy.core.objectives import objective_class
 from shortcut_policy.data.batches import WindowBatches
 from shortcut_policy.data.episodes import Episodes
 from shortcut_policy.data.windows import make_windows
 from shortcut_policy.frozen_features import with_features
+from shortcut_policy.nn.image_encoders import make_image_encoder
 from shortcut_policy.policy import Policy
 from shortcut_policy.policy_batches import PolicyBatches
 from shortcut_policy.training.loss_module import LossModule
+from shortcut_policy.vision_config import VisionConfig
 
+VISION_PRESETS = Path(__file__).parents[1] / "configs" / "vision"
+FROZEN = {"model": "resnet18", "pretrained": False, "frozen": True, "feature_dim": 4, "image_size": 32}
 VISION = {
     "encoder": {"name": "small_cnn", "options": {"widths": [8], "keypoints": 2, "feature_dim": 4}},
     "crop": 0.8,
@@ -77,16 +86,23 @@ def test_a_saved_policy_sees_the_same(tmp_path):
 
 
 def test_acting_remembers_images_as_bytes():
-    policy, observation = seeing_policy(), observe()
-    agent = PolicyAgent(policy, slots=3, num_steps=1)
-    agent.reset([0, 1, 2])
-    newest = {key: values[:, 1].numpy() for key, values in observation.items()}
-    repeated = {
-        key: torch.from_numpy(values)[:, None].repeat(1, 2, *[1] * (values.ndim - 1)) for key, values in newest.items()
-    }
-    drawn = torch.stack([torch.randn(1, 8, 2, generator=torch.Generator().manual_seed(seed))[0] for seed in range(3)])
-    expected = policy.sample(repeated, noise=drawn)[:, 0].numpy()
-    np.testing.assert_array_equal(agent.act(newest), expected)
+    policy, seen = seeing_policy(action_steps=1), []
+    generate = policy.generate
+
+    def record(observation, *others):
+        seen.append(observation["front"])
+        return generate(observation, *others)
+
+    policy.generate = record
+    frames = with_images().observations
+    agent = PolicyAgent(policy, slots=2, num_steps=1)
+    agent.reset([0, 1])
+    for step in range(3):
+        agent.act({key: values[[step, 10 + step]] for key, values in frames.items()})
+    assert all(images.dtype == torch.uint8 for images in seen)
+    for images, steps in zip(seen, ([0, 0], [0, 1], [1, 2]), strict=True):
+        assert torch.equal(images[0], torch.from_numpy(frames["front"][steps]))
+        assert torch.equal(images[1], torch.from_numpy(frames["front"][10 + np.array(steps)]))
 
 
 @pytest.mark.parametrize(
@@ -160,9 +176,9 @@ def test_images_are_encoded_once_for_every_batch_and_network(name, options, time
     policy, target = seeing_policy(), seeing_policy()
     seen = {"network": [], "target": []}
     for which, network in (("network", policy.network), ("target", target.network)):
-        network.encoder.images["front"].register_forward_hook(
-            lambda m, inputs, out, which=which: seen[which].append(out)
-        )
+        for encoder in network.encoder.images.values():
+            encoder.register_forward_hook(lambda module, inputs, output, which=which: seen[which].append(output))
+    times = {which: 2 * count for which, count in times.items()}  # there are two cameras, each with its encoder
     objective = objective_class(name)(**options)
     batch = PolicyBatches(policy, make_windows_of(with_images()))(0)
     draw = objective.draw(batch.data.shape, 0.5, torch.Generator().manual_seed(0))
@@ -180,7 +196,8 @@ def test_compiling_the_network_compiles_its_eyes():
     torch.testing.assert_close(compiled.sample(observe(), noise=noise()), policy.sample(observe(), noise=noise()))
 
 
-def test_a_checkpoint_never_fetches_what_its_encoder_once_began_with(tmp_path, monkeypatch):
+@pytest.mark.parametrize("said", [{"pretrained": True}, {}])
+def test_a_checkpoint_never_fetches_what_its_encoder_once_began_with(tmp_path, monkeypatch, said):
     timm = pytest.importorskip("timm")
     create, asked = timm.create_model, []
 
@@ -189,7 +206,7 @@ def test_a_checkpoint_never_fetches_what_its_encoder_once_began_with(tmp_path, m
         return create(model, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", record)
-    options = {"model": "resnet18", "pretrained": True, "frozen": True, "feature_dim": 4, "image_size": 32}
+    options = {"model": "resnet18", "frozen": True, "feature_dim": 4, **said}
     rng = np.random.default_rng(0)
     low_dim = demonstrations()
     images = {"front": rng.integers(256, size=(26, 10, 20, 3), dtype=np.uint8)}
@@ -205,8 +222,7 @@ def test_a_checkpoint_never_fetches_what_its_encoder_once_began_with(tmp_path, m
 
 def frozen_policy(episodes):
     pytest.importorskip("timm")
-    options = {"model": "resnet18", "pretrained": False, "frozen": True, "feature_dim": 4, "image_size": 32}
-    vision = {"encoder": {"name": "timm", "options": options}, "crop": 0.8, "cache_features": True}
+    vision = {"encoder": {"name": "timm", "options": FROZEN}, "crop": 0.8, "cache_features": True}
     policy = small_policy(episodes=episodes, vision=vision)
     policy.network.train()
     return policy
@@ -259,3 +275,55 @@ def test_features_that_do_not_fit_are_refused(change, message):
 def test_features_are_those_of_a_frozen_encoder():
     with pytest.raises(ValueError, match=r"features are those of a policy with vision.cache_features=true"):
         with_features(seeing_policy(), with_images())
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in VISION_PRESETS.glob("*.yaml")))
+def test_every_preset_takes_images_of_the_tasks(preset):
+    pytest.importorskip("timm")
+    pytest.importorskip("torchvision")
+    config = from_mapping(VisionConfig, OmegaConf.to_container(OmegaConf.load(VISION_PRESETS / f"{preset}.yaml")))
+    options = dict(config.encoder.options)
+    if "pretrained" in options:
+        options["pretrained"] = False  # nothing is downloaded here
+    shape = (3, config.cropped(96), config.cropped(96))
+    encoder = make_image_encoder(config.encoder.name, shape, options).eval()
+    with torch.no_grad():
+        assert encoder(torch.rand(2, *shape)).shape == (2, encoder.output_dim)
+
+
+@pytest.mark.parametrize(
+    "vision",
+    [
+        VISION,
+        {"encoder": {"name": "timm", "options": FROZEN}, "brightness": 0.2},
+        {"encoder": {"name": "timm", "options": FROZEN}, "cache_features": True},
+    ],
+)
+def test_a_training_that_was_interrupted_ends_as_one_that_was_not(tmp_path, vision):
+    pytest.importorskip("timm")
+    episodes = seen_from_the_front()
+
+    def train(folder, killed_at=None):
+        policy = small_policy(episodes=episodes, vision=vision)
+        data = with_features(policy, episodes) if policy.config.vision.cache_features else episodes
+        batches = PolicyBatches(policy, make_windows_of(data, 8))
+
+        def next_batch(step, rows):
+            if step == killed_at:
+                raise KeyboardInterrupt
+            return batches(step, rows)
+
+        Trainer(
+            policy.network,
+            policy.objective,
+            next_batch,
+            TrainerConfig(steps=4, batch_size=8, checkpoint_every=1, progress=False),
+            output=folder,
+            save_model=lambda path, ema: policy.with_network(ema).save_pretrained(path),
+        ).run()
+        return policy.network.state_dict()
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", killed_at=2)
+    resumed, whole = train(tmp_path / "killed"), train(tmp_path / "whole")
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)

@@ -78,6 +78,24 @@ def test_rows_of_a_draw_are_rows_of_the_whole():
     assert torch.equal(view(images()[1:3], config, part.corner["front"], part.color["front"]), whole[1:3])
 
 
+@pytest.mark.parametrize("drawn", [False, True])
+def test_what_is_seen_lies_in_memory_as_convolutions_like_it(drawn):
+    config = VisionConfig(crop=0.8, brightness=0.3)
+    views = draw(config)
+    corner, color = (views.corner["front"], views.color["front"]) if drawn else (None, None)
+    seen = view(images(), config, corner, color).flatten(0, 1)
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_depth_keeps_its_values():
+    config = VisionConfig(crop=1.0, brightness=0.3, contrast=0.3, saturation=0.3)
+    color = torch.tensor([[0.7, 1.2, 0.8]]).expand(4, 3)
+    with_depth = images(channels=4)
+    seen = view(with_depth, config, torch.zeros(4, 2), color)
+    assert torch.equal(seen[:, :, 3], with_depth[..., 3].float() / 255)
+    assert torch.equal(seen[:, :, :3], view(with_depth[..., :3], config, torch.zeros(4, 2), color))
+
+
 def test_gray_images_have_brightness_and_contrast():
     config = VisionConfig(crop=1.0, brightness=0.3, saturation=0.5)
     gray = images(channels=1)

@@ -88,7 +88,10 @@ class BoundNetwork:
 
         Only those will be encoded; where all are encoded already, theirs is taken, with its gradient.
         """
-        bound = BoundNetwork(self._network, take_rows(self._condition, rows), take_rows(self._null, rows))
+        # conditions may be images: where they are encoded and no other will be, they need not be copied
+        is_enough = self._is_encoded and self._null is None
+        condition = None if is_enough else take_rows(self._condition, rows)
+        bound = BoundNetwork(self._network, condition, take_rows(self._null, rows))
         if self._is_encoded:
             bound._encoded, bound._is_encoded = take_rows(self._encoded, rows), True
         return bound

@@ -52,6 +52,8 @@ def read_zarr(path: str | Path, observations: Mapping[str, ArraySource], action:
         arrays = {name: _read(store, name, int(ends[-1])) for name in names}
     try:
         values = {key: _extract(arrays[source.array], source) for key, source in observations.items()}
+        if arrays[action.array].ndim == 4:
+            raise ValueError(f"{action.array} holds images, which are no actions")
         actions = extract(arrays[action.array], action)
     except ValueError as error:
         raise ValueError(f"{error} (in {path})") from None
@@ -66,6 +68,8 @@ def _read(store: "ReplayStore", array: str, rows: int) -> np.ndarray:
         raise ValueError(
             f"data/{array} of {store} has shape {shape}: low-dim arrays are (N, K) or (N, M, K), images (N, H, W, C)"
         )
+    if len(shape) == 3 and store.array(f"data/{array}").dtype == np.uint8:
+        raise ValueError(f"data/{array} of {store} holds uint8 {shape}: give gray images an axis of channels")
     return store.read(f"data/{array}", rows)
 
 

@@ -90,12 +90,16 @@ class TimmEncoder(nn.Module):
         model: timm's name of it, such as "vit_small_patch14_dinov2".
         pretrained: whether it begins with timm's weights, which are downloaded once; a checkpoint of ours holds them.
         frozen: whether it stays as it is; then only a linear map of its features is trained.
-        image_size: side to which images are scaled first, for models that take no other; null: as they come.
+        image_size: side to which images are scaled first, and for which a model is built that has a size of its own,
+            such as a ViT; null: as they come.
         feature_dim: F.
+
+    Attributes:
+        num_features: M, of the model itself.
 
     Raises:
         ImportError: timm is missing.
-        ValueError: timm knows no such model, or one that is to be trained has BatchNorm.
+        ValueError: timm knows no such model, it takes no such images, or one that is to be trained has BatchNorm.
     """
 
     mean: Tensor
@@ -117,11 +121,17 @@ class TimmEncoder(nn.Module):
             raise ImportError(f"image encoders of timm need timm ({error}): pip install -e '.[timm]'") from error
         if not timm.is_model(model):
             raise ValueError(f"timm has no model {model!r}: timm.list_models() names them")
-        self.model = timm.create_model(model, pretrained=pretrained, in_chans=image_shape[0], num_classes=0)
+        options = {"pretrained": pretrained, "in_chans": image_shape[0], "num_classes": 0}
+        try:
+            self.model = timm.create_model(model, **options, **({"img_size": image_size} if image_size else {}))
+        except TypeError:  # convolutional models take images of any size
+            self.model = timm.create_model(model, **options)
         configuration = timm.data.resolve_model_data_config(self.model)
         for name in ("mean", "std"):
-            values = torch.tensor(configuration[name][: image_shape[0]]).reshape(1, -1, 1, 1)
-            self.register_buffer(name, values, persistent=False)
+            values = torch.tensor(configuration[name])
+            if len(values) != image_shape[0]:  # no colours: the mean one's
+                values = values.mean().expand(image_shape[0])
+            self.register_buffer(name, values.reshape(1, -1, 1, 1).clone(), persistent=False)
         self.frozen = frozen
         if frozen:
             self.model.requires_grad_(False).eval()
@@ -131,8 +141,24 @@ class TimmEncoder(nn.Module):
                 "take a model with GroupNorm or LayerNorm"
             )
         self.image_size = image_size
-        self.output = nn.Linear(self.model.num_features, feature_dim)
+        self.num_features = self._count_features(image_shape)
+        self.output = nn.Linear(self.num_features, feature_dim)
         self.output_dim = feature_dim
+
+    def _count_features(self, image_shape: Sequence[int]) -> int:
+        """M; models of timm say it in different ways, or not at all."""
+        is_training = self.model.training
+        try:
+            with torch.no_grad():
+                self.model.eval()
+                return int(self.features(torch.zeros(1, *image_shape)).shape[1])
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(
+                f"the model of timm does not take images {tuple(image_shape)} ({error}): say "
+                "vision.encoder.options.image_size"
+            ) from error
+        finally:
+            self.model.train(is_training)
 
     def train(self, mode: bool = True) -> "TimmEncoder":
         """As `nn.Module.train`; a frozen model does not follow: its statistics stay as they are."""

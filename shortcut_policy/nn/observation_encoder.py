@@ -27,7 +27,8 @@ class ObservationEncoder(nn.Module):
         output_dim: G, To times the sum of all D and F.
 
     Raises:
-        ValueError: an encoder or option is unknown, or images of several shapes are to share an encoder.
+        ValueError: an encoder or option is unknown, images of several shapes are to share an encoder, or a name cannot
+            be that of a module.
         ImportError: a library of the encoder is missing.
     """
 
@@ -43,6 +44,9 @@ class ObservationEncoder(nn.Module):
         super().__init__()
         self.keys = tuple(dims)
         shapes = {key: tuple(shape) for key, shape in (image_shapes or {}).items()}
+        for key in shapes:
+            if not key.isidentifier() or hasattr(nn.ModuleDict, key):
+                raise ValueError(f"observation {key!r} cannot be a key: use a plain name such as 'agentview_image'")
         self.cameras = tuple(shapes)
         self.shared = shared and bool(shapes)
         if self.shared and len(set(shapes.values())) > 1:

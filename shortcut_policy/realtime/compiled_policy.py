@@ -27,7 +27,8 @@ class CompiledPolicy:
         batch_size: B.
         mode: "eager" runs kernel by kernel; "inductor" compiles (`torch.compile`), weights and step sizes
             being constants; "cuda_graph" captures what inductor makes.
-        precision: of weights and matrix products; "bf16" keeps normalisation, time embedding and integration in fp32.
+        precision: of weights and matrix products; "bf16" keeps normalisation, the sinusoids of t and d, and
+            integration in fp32.
         seed: of the noise where none is given.
 
     Attributes:
@@ -57,7 +58,7 @@ class CompiledPolicy:
         self.num_steps, self.batch_size, self.mode, self.precision = num_steps, batch_size, mode, precision
         self._device = device
         self._generator = torch.Generator().manual_seed(seed)
-        frozen = policy.with_network(copy.deepcopy(policy.network).eval().requires_grad_(False))
+        frozen = copy.deepcopy(policy).eval().requires_grad_(False)
         if precision == "bf16":
             _to_bf16(frozen.network)
 
@@ -120,15 +121,15 @@ class CompiledPolicy:
     @torch.no_grad()
     def _run(self) -> Tensor:
         """The chunk for what is in the host buffers, in host memory."""
-        if self._graph is not None:
-            self._graph.replay()
-            torch.cuda.current_stream(self._device).synchronize()
-            return self._host_chunk
         if self._device.type != "cuda":
             return self._answer(self._host, self._host_noise)
-        self._to_device()
-        self._host_chunk.copy_(self._answer(self._static, self._static_noise), non_blocking=True)
-        torch.cuda.current_stream(self._device).synchronize()
+        with torch.cuda.device(self._device):
+            if self._graph is not None:
+                self._graph.replay()
+            else:
+                self._to_device()
+                self._host_chunk.copy_(self._answer(self._static, self._static_noise), non_blocking=True)
+            torch.cuda.current_stream().synchronize()
         return self._host_chunk
 
     @torch.no_grad()
@@ -137,6 +138,10 @@ class CompiledPolicy:
         if self._device.type != "cuda":
             self._run()
             return
+        with torch.cuda.device(self._device):  # graphs are captured on the current one
+            self._prepare_gpu()
+
+    def _prepare_gpu(self) -> None:
         self._static = {key: buffer.to(self._device) for key, buffer in self._host.items()}
         self._static_noise = self._host_noise.to(self._device)
         chunk = self._answer(self._static, self._static_noise)
@@ -144,12 +149,12 @@ class CompiledPolicy:
         if self.mode != "cuda_graph":
             self._run()
             return
-        stream = torch.cuda.Stream(self._device)
-        stream.wait_stream(torch.cuda.current_stream(self._device))
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries choose their kernels outside of the capture
             for _ in range(3):
                 self._answer(self._static, self._static_noise)
-        torch.cuda.current_stream(self._device).wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._to_device()

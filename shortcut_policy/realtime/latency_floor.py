@@ -29,6 +29,8 @@ def read_ms(size: int, device: torch.device) -> float:
 def empty_kernel_ms(device: torch.device) -> float:
     """Milliseconds from the start of a kernel that does nothing to that of the next; on a GPU, in a graph of many."""
     value = torch.zeros(1, device=device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # graphs are captured on the current one
 
     def chain() -> None:
         for _ in range(_CHAIN):

@@ -53,7 +53,7 @@ def save_state(
     folder.mkdir(exist_ok=True)
     tensors = {f"{name}/{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}
     for key, parameter in modules["network"].named_parameters():
-        for moment, value in optimizer.state[parameter].items():
+        for moment, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{moment}/{key}"] = value
     is_main = processes is None or processes.is_main
     own = {key: tensor for key, tensor in tensors.items() if is_main or local(tensor) is not tensor}
@@ -79,6 +79,8 @@ def load_state(folder: Path, modules: Mapping[str, nn.Module], optimizer: torch.
             moments = sorted({key.split("/")[1] for key in files.keys if key.startswith("optimizer/")})
             for moment in moments:
                 for key, parameter in modules["network"].named_parameters():
+                    if not parameter.requires_grad:
+                        continue  # frozen: it has no moments
                     name = f"optimizer/{moment}/{key}"
                     # the step counter of the fused AdamW lies with the parameter, as its moments do
                     is_counter = files.is_scalar(name)

@@ -243,6 +243,8 @@ def test_never_unpickles(write_replay, tmp_path):
         ({"data/keypoint": np.full((10, 8, 8, 3), 0.5)}, "keypoint of .* holds 0.5: .* so multiply them by 255"),
         ({"data/keypoint": np.full((10, 8, 8, 3), 256.0)}, "keypoint of .* holds 256.0: images are whole numbers in 0"),
         ({"data/keypoint": np.full((10, 8, 8, 3), np.nan)}, "keypoint of .* holds nan"),
+        ({"data/action": np.ones((10, 8, 8, 3))}, "action holds images, which are no actions"),
+        ({"data/keypoint": np.ones((10, 8, 8), np.uint8)}, r"uint8 \(10, 8, 8\): give gray images an axis of channels"),
         ({"data/state": np.ones((10, 8, 8, 3))}, "state holds images, which take neither columns nor a transform"),
         ({"data/keypoint": np.ones((10, 2, 8, 8, 3))}, r"has shape \(10, 2, 8, 8, 3\): low-dim arrays are"),
         ({"data/state": np.ones((10, 4))}, "columns 4:5 of state exceed its last axis of 4"),

@@ -20,7 +20,7 @@ def make(name, channels=3, **options):
     return make_image_encoder(name, (channels, 40, 40), OPTIONS[name] | options)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("name", IMAGE_ENCODERS)
 def test_images_become_vectors_whose_every_pixel_counts_and_every_weight_learns(name, channels):
     size = {"image_size": 160} if name == "timm" else {}
@@ -61,10 +61,9 @@ def test_a_frozen_model_of_timm_stays_as_it_is():
 
 
 def test_images_for_timm_are_normalised_as_its_weights_expect():
-    encoder = make("timm")
+    encoder = make("timm", image_size=160)
     seen = []
     encoder.model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    encoder.image_size = 160
     encoder(torch.stack([torch.zeros(3, 40, 40), torch.ones(3, 40, 40)]))
     assert seen[0].shape == (2, 3, 160, 160)
     torch.testing.assert_close(seen[0][:, :, 0, 0], torch.tensor([[-1.0] * 3, [1.0] * 3]))  # mean and deviation 0.5
@@ -78,11 +77,19 @@ def test_images_for_timm_are_normalised_as_its_weights_expect():
         ("small_cnn", {"width": [8]}, "vision.encoder 'small_cnn': .*'width'"),
         ("timm", {"model": "resnet_of_tomorrow"}, "timm has no model 'resnet_of_tomorrow'"),
         ("timm", {"model": "resnet18"}, "'resnet18' has BatchNorm, .*: say frozen: true"),
+        ("timm", {}, r"does not take images \(3, 40, 40\) .*: say vision.encoder.options.image_size"),
     ],
 )
 def test_options_that_do_not_fit_are_quoted(name, options, message):
     with pytest.raises(ValueError, match=message):
         make(name, **options)
+
+
+def test_a_vit_is_built_for_the_size_that_is_asked_for_and_models_with_a_wider_head_fit():
+    assert make("timm", image_size=80)(torch.rand(2, 3, 40, 40)).shape == (2, 64)
+    wide = make("timm", model="mobilenetv3_small_050", frozen=True)
+    assert wide.num_features != wide.model.num_features
+    assert wide(torch.rand(2, 3, 40, 40)).shape == (2, 64)
 
 
 def test_unknown_encoders_are_quoted():

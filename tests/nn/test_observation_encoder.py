@@ -47,6 +47,12 @@ def test_cameras_that_differ_cannot_share_an_encoder():
     make({"front": (3, 10, 12), "wrist": (3, 8, 8)})
 
 
+@pytest.mark.parametrize("name", ["front.rgb", "keys"])
+def test_names_that_no_module_can_have_are_refused(name):
+    with pytest.raises(ValueError, match=f"observation '{name}' cannot be a key: use a plain name"):
+        make({name: (3, 10, 12)})
+
+
 def test_images_alone_are_enough():
     encoder = ObservationEncoder({}, 1, {"front": (3, 10, 12)}, options=CNN)
     assert encoder({"front": torch.rand(2, 1, 3, 10, 12)}).shape == (2, 4)
