@@ -50,7 +50,8 @@ MAY_IMPORT = {
         shortcut_policy.data shortcut_policy.statistics shortcut_policy.rollout_workers envs.hosting""",
     "shortcut_policy.realtime": """numpy torch
         shortcut_policy.core shortcut_policy.nn shortcut_policy.data shortcut_policy.chunking
-        shortcut_policy.pretrained shortcut_policy.config shortcut_policy.policy_config shortcut_policy.policy""",
+        shortcut_policy.pretrained shortcut_policy.config shortcut_policy.policy_config shortcut_policy.policy
+        shortcut_policy.action_prefix""",
     "shortcut_policy.realtime.wire": "numpy msgpack",
     "shortcut_policy.realtime.requests": "numpy",
     "shortcut_policy.realtime.request_batcher": "",

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from shortcut_policy.action_prefix import ActionPrefix
 from shortcut_policy.policy import Policy
 
 Mode = Literal["eager", "inductor", "cuda_graph"]
@@ -77,10 +78,17 @@ class CompiledPolicy:
         sampler = policy.objective.sampler(num_steps)
         draws = 1 + sampler.step_noises
         self._host_noise = torch.zeros(draws, batch_size, *policy.chunk_shape, pin_memory=pinned)
+        width = config.action_codec.decode(torch.zeros(config.action_dim)).shape[-1]  # E
+        self._host_prefix = (
+            torch.zeros(batch_size, config.prefix_steps, width, pin_memory=pinned),
+            torch.zeros(batch_size, dtype=torch.int64, pin_memory=pinned),
+        )
 
-        def answer(observation: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        def answer(observation: Mapping[str, Tensor], noise: Tensor, known: Tensor, known_steps: Tensor) -> Tensor:
+            prefix = ActionPrefix(known, known_steps) if config.prefix_steps else None
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
-                return frozen.generate(observation, sampler, noise[0], noise[1:] if draws > 1 else None).float()
+                later = noise[1:] if draws > 1 else None
+                return frozen.generate(observation, sampler, noise[0], later, prefix).float()
 
         if mode != "eager":
             answer = torch.compile(answer, fullgraph=True, dynamic=False, options={"freezing": True})
@@ -94,19 +102,24 @@ class CompiledPolicy:
         return tuple(self._host_noise.shape)
 
     def __call__(
-        self, observation: Mapping[str, np.ndarray | Tensor], noise: np.ndarray | Tensor | None = None
+        self,
+        observation: Mapping[str, np.ndarray | Tensor],
+        noise: np.ndarray | Tensor | None = None,
+        known_actions: np.ndarray | Tensor | None = None,
     ) -> np.ndarray:
         """Sample chunks (B, T', E) in the data set's units for histories {key: (B, To, ...)} in host memory.
 
         Args:
             observation: as `Policy.sample` takes it; float64 becomes float32.
             noise: `noise_shape`, standard normal; drawn where it is not given.
+            known_actions: (B, k, E), see `Policy.sample`.
 
         Returns:
             A new array.
 
         Raises:
-            ValueError: an observation is missing or of another shape, or images are no bytes.
+            ValueError: an observation is missing or of another shape, images are no bytes, or more actions are known
+                than the policy can continue.
         """
         for key, buffer in self._host.items():
             if key not in observation:
@@ -116,19 +129,34 @@ class CompiledPolicy:
             self._host_noise.normal_(generator=self._generator)
         else:
             _fill("noise", self._host_noise, noise)
+        self._know(known_actions)
         return self._run().numpy().copy()
+
+    def sample_chunk(self, history: Mapping[str, np.ndarray], committed: np.ndarray | None = None) -> np.ndarray:
+        """What a control loop asks of a policy of one row: {key: (To, *shape)} -> (T', E); see `SampleChunk`."""
+        rows = {key: history[key][None] for key in self._host if key in history}
+        return self(rows, known_actions=None if committed is None else committed[None])[0]
+
+    def _know(self, actions: np.ndarray | Tensor | None) -> None:
+        known, steps = self._host_prefix
+        given = known[:, :0] if actions is None else torch.as_tensor(actions)
+        if given.ndim != 3 or given.shape[1] > known.shape[1]:
+            most = tuple(known.shape)
+            raise ValueError(f"known_actions must have at most the shape {most}, got {tuple(given.shape)}")
+        _fill("known_actions", known[:, : given.shape[1]], given)
+        steps.fill_(given.shape[1])
 
     @torch.no_grad()
     def _run(self) -> Tensor:
         """The chunk for what is in the host buffers, in host memory."""
         if self._device.type != "cuda":
-            return self._answer(self._host, self._host_noise)
+            return self._answer(self._host, self._host_noise, *self._host_prefix)
         with torch.cuda.device(self._device):
             if self._graph is not None:
                 self._graph.replay()
             else:
                 self._to_device()
-                self._host_chunk.copy_(self._answer(self._static, self._static_noise), non_blocking=True)
+                self._host_chunk.copy_(self._answer(*self._static), non_blocking=True)
             torch.cuda.current_stream().synchronize()
         return self._host_chunk
 
@@ -142,9 +170,9 @@ class CompiledPolicy:
             self._prepare_gpu()
 
     def _prepare_gpu(self) -> None:
-        self._static = {key: buffer.to(self._device) for key, buffer in self._host.items()}
-        self._static_noise = self._host_noise.to(self._device)
-        chunk = self._answer(self._static, self._static_noise)
+        observation = {key: buffer.to(self._device) for key, buffer in self._host.items()}
+        self._static = (observation, *(buffer.to(self._device) for buffer in (self._host_noise, *self._host_prefix)))
+        chunk = self._answer(*self._static)
         self._host_chunk = torch.empty(chunk.shape, pin_memory=True)
         if self.mode != "cuda_graph":
             self._run()
@@ -153,17 +181,19 @@ class CompiledPolicy:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries choose their kernels outside of the capture
             for _ in range(3):
-                self._answer(self._static, self._static_noise)
+                self._answer(*self._static)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._to_device()
-            self._host_chunk.copy_(self._answer(self._static, self._static_noise), non_blocking=True)
+            self._host_chunk.copy_(self._answer(*self._static), non_blocking=True)
 
     def _to_device(self) -> None:
+        observation, *others = self._static
         for key, buffer in self._host.items():
-            self._static[key].copy_(buffer, non_blocking=True)
-        self._static_noise.copy_(self._host_noise, non_blocking=True)
+            observation[key].copy_(buffer, non_blocking=True)
+        for static, buffer in zip(others, (self._host_noise, *self._host_prefix), strict=True):
+            static.copy_(buffer, non_blocking=True)
 
 
 def action_difference(

@@ -123,3 +123,28 @@ def test_observations_that_do_not_fit_are_named():
         compiled({"position": observe()["position"]})
     with pytest.raises(ValueError, match=r"observation 'angle' must have shape \(1, 2, 1\), got \(3, 2, 1\)"):
         compiled({**observe(), "angle": observe(3)["angle"]})
+
+
+def test_committed_actions_begin_the_chunk_and_are_forgotten_by_the_next_call():
+    policy = small_policy(prefix_steps=3)
+    compiled, noise = policy.compile(), draw((1, 1, 8, 2))
+    plain = policy.sample(observe(), noise=noise[0]).numpy()
+    np.testing.assert_array_equal(compiled(observe(), noise), plain)
+    known = np.array([[[300.0, 310.0], [301.0, 311.0]]], np.float32)
+    expected = policy.sample(observe(), noise=noise[0], known_actions=torch.from_numpy(known)).numpy()
+    np.testing.assert_array_equal(compiled(observe(), noise, known), expected)
+    assert (expected[:, 2:] != plain[:, 2:]).any()
+    np.testing.assert_array_equal(compiled(observe(), noise), plain)
+    with pytest.raises(ValueError, match=r"at most the shape \(1, 3, 2\), got \(1, 4, 2\)"):
+        compiled(observe(), noise, np.zeros((1, 4, 2)))
+
+
+def test_a_control_loop_asks_it_for_one_robot():
+    policy = small_policy(prefix_steps=3)
+    one, same = policy.compile(), policy.compile()
+    history = {**{key: values[0] for key, values in observe().items()}, "unseen": np.zeros((2, 1))}
+    committed = np.array([[300.0, 310.0]], np.float32)
+    chunk = one.sample_chunk(history, committed)
+    np.testing.assert_array_equal(chunk, same(observe(), known_actions=committed[None])[0])
+    np.testing.assert_array_equal(chunk[0], committed[0])
+    assert chunk.shape == (8, 2)
