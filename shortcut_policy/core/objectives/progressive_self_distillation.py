@@ -7,6 +7,11 @@
 for any start t, any size d <= 1 - t and any split h in (0, 1). s is the average velocity of the flow map
 X_{t,r}(x) = x + (r - t) s(x, t, r - t) (Boffi, Albergo & Vanden-Eijnden, "How to build a consistency model", 2025).
 The shortcut model is the case of h = 1/2 on a dyadic grid.
+
+What ties the steps to the flow is their smallest parts: those shorter than `finest` are taken from s(., ., 0), as the
+halves of the shortcut's smallest step are, and sizes are drawn log-uniformly, so that a good share of the rows has such
+parts. With uniform sizes and no such limit the steps agreed with each other and not with the flow: on Push-T, 5,000
+updates led to an action error of 182 px in 16 steps, where the same network, told d = 0, had 42 px.
 """
 
 from dataclasses import dataclass
@@ -51,12 +56,23 @@ class SplitDraw(Draw):
         return SplitDraw(moved.noise, moved.t, moved.d, moved.drop, self.distilled, moved.split)
 
 
-def split_target(predict: Predictor, x_t: Tensor, t: Tensor, d: Tensor, split: Tensor) -> Tensor:
-    """The average velocity (B, *S) of a step of size d made in two parts, h d and (1 - h) d, without gradient."""
+def split_target(predict: Predictor, x_t: Tensor, t: Tensor, d: Tensor, split: Tensor, finest: float = 0.0) -> Tensor:
+    """The average velocity (B, *S) of a step of size d made in two parts, h d and (1 - h) d, without gradient.
+
+    Args:
+        predict: s.
+        x_t, t, d: points (B, *S), times and step sizes (B,).
+        split: h, (B,).
+        finest: parts shorter than this are those of the flow, d = 0.
+    """
+
+    def told(size: Tensor) -> Tensor:
+        return torch.where(size < finest, 0.0, size)
+
     with torch.no_grad():
-        first = predict(x_t, t, split * d).to(x_t.dtype)
+        first = predict(x_t, t, told(split * d)).to(x_t.dtype)
         x_mid = x_t + expand_rows(split * d, x_t) * first
-        second = predict(x_mid, t + split * d, (1 - split) * d).to(x_t.dtype)
+        second = predict(x_mid, t + split * d, told((1 - split) * d)).to(x_t.dtype)
         h = expand_rows(split, x_t)
         return h * first + (1 - h) * second
 
@@ -68,6 +84,7 @@ class ProgressiveSelfDistillation:
     Args:
         distilled_fraction: share of the batch that learns from two parts of a step, in [0, 1].
         teacher: whose parts are the target: "ema", or "online", the student itself.
+        finest: smallest size of a step, in (0, 1); shorter parts are the flow's.
         sigma_min: noise left at t = 1, in [0, 1).
         condition_dropout: share of the flow rows trained on the null condition, in [0, 1).
         sigma_data: of the `Preconditioning`; None for none.
@@ -75,6 +92,7 @@ class ProgressiveSelfDistillation:
 
     distilled_fraction: float = 0.25
     teacher: Literal["ema", "online"] = "ema"
+    finest: float = 1 / 128
     sigma_min: float = 0.0
     condition_dropout: float = 0.0
     sigma_data: float | None = None
@@ -86,6 +104,8 @@ class ProgressiveSelfDistillation:
             raise ValueError(f"distilled_fraction must lie in [0, 1], got {self.distilled_fraction}")
         if not 0.0 <= self.condition_dropout < 1.0:
             raise ValueError(f"condition_dropout must lie in [0, 1), got {self.condition_dropout}")
+        if not 0.0 < self.finest < 1.0:
+            raise ValueError(f"finest must lie in (0, 1), got {self.finest}")
         if self.teacher not in ("ema", "online"):
             raise ValueError(f"teacher must be one of ema, online, got {self.teacher!r}")
 
@@ -99,7 +119,7 @@ class ProgressiveSelfDistillation:
         return (Phase("progressive_self_distillation", total_steps, self),)
 
     def draw(self, shape: torch.Size, progress: float, generator: torch.Generator) -> SplitDraw:
-        """Noise, kinds of the rows; t uniform in [0, 1) and d = 0, or t < r the order of two uniform numbers."""
+        """Noise, kinds of the rows; d = 0 and t uniform in [0, 1), or d log-uniform and t uniform in [0, 1 - d]."""
         rows, device = shape[0], generator.device
         distilled = spread_rows(rows, self.distilled_fraction)
         if not distilled.any() and self.distilled_fraction > 0:
@@ -107,13 +127,13 @@ class ProgressiveSelfDistillation:
                 f"a batch of {rows} rows with distilled_fraction {self.distilled_fraction} has no row to distil: "
                 "raise one of them"
             )
-        ends = torch.rand(rows, 2, generator=generator, device=device).sort(dim=1).values
+        d = self.finest ** torch.rand(rows, generator=generator, device=device)  # in (finest, 1]
         on_device = distilled.to(device, non_blocking=True)
         drop = draw_dropped_rows(rows, self.condition_dropout, generator)
         return SplitDraw(
             noise=torch.randn(shape, generator=generator, device=device),
-            t=torch.where(on_device, ends[:, 0], torch.rand(rows, generator=generator, device=device)),
-            d=torch.where(on_device, ends[:, 1] - ends[:, 0], 0.0),
+            t=torch.rand(rows, generator=generator, device=device) * torch.where(on_device, 1.0 - d, 1.0),
+            d=torch.where(on_device, d, 0.0),
             drop=None if drop is None else drop & ~on_device,
             distilled=distilled,
             split=torch.rand(rows, generator=generator, device=device),
@@ -134,7 +154,7 @@ class ProgressiveSelfDistillation:
             if draw.drop is None:
                 nets.student.encoded()  # once for all that follows, where the student is its own teacher
             predict = velocity(teacher.rows(rows))
-            parts = split_target(predict, x_t[rows], draw.t[rows], draw.d[rows], draw.split[rows])
+            parts = split_target(predict, x_t[rows], draw.t[rows], draw.d[rows], draw.split[rows], self.finest)
             target = target.index_copy(0, rows, parts)
         student = nets.student if draw.drop is None else nets.student.drop(draw.drop)
         error = velocity(student)(x_t, draw.t, draw.d).to(target.dtype) - target
@@ -149,6 +169,6 @@ class ProgressiveSelfDistillation:
         )
 
     def sampler(self, num_steps: int) -> EulerSampler:
-        """Equal steps, each told its size."""
-        steps = [Step(t, size, size) for t, size in uniform_schedule(num_steps)]
+        """Equal steps, each told its size; shorter ones than `finest` are the flow's."""
+        steps = [Step(t, size, size if size >= self.finest else 0.0) for t, size in uniform_schedule(num_steps)]
         return EulerSampler(steps, Preconditioning(self.sigma_data))
