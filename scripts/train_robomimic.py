@@ -149,6 +149,8 @@ def run_trainer(algorithm: Algorithm, data: DataConfig, output: Path, device: to
     """
     from robomimic.scripts.train import train
 
+    # by which a NaN is found: torch.compile, if it was used in this process, has switched it off
+    torch.distributions.Distribution.set_default_validate_args(True)
     try:
         # robomimic sets two threads of its own; with OMP_THREAD_LIMIT=1 the LSTM would then be computed by halves
         with mock.patch.object(torch, "set_num_threads"):

@@ -306,7 +306,7 @@ def test_a_policy_learns_to_go_on_as_it_has_begun(sigma_data):
             ends = sign * chunk[:, -1, 0]
             assert (ends > 0.5).float().mean() > 0.85, f"{steps} known actions say where it goes"
             jump = (sign * chunk.diff(dim=1)[:, steps - 1]).mean()
-            assert float(jump) == pytest.approx(0.1, abs=0.1), "none: a step like any other"
+            assert float(jump) == pytest.approx(0.1, abs=0.2), "none: a step like any other, not one to the other side"
 
 
 # --- off, saved, refused ---
