@@ -79,7 +79,7 @@ def comparison(
         merit, *spread = zip(*drawn, strict=True)
         line = objectives.index(result.objective) if len(tasks) > 1 else index
         style = {
-            "color": f"C{tasks.index(result.task) if len(tasks) > 1 else index}",
+            "color": _color(tasks.index(result.task) if len(tasks) > 1 else index),
             "marker": "osD^v"[line % 5],
             "linestyle": ("-", "--", ":", "-.")[line % 4],
             "label": name,
@@ -256,6 +256,11 @@ def _figure(size: tuple[float, float]) -> Any:
     except ImportError as error:
         raise ImportError("plots need the extra 'report': pip install -e '.[report]'") from error
     return Figure(figsize=size, layout="constrained")
+
+
+def _color(index: int) -> str:
+    """Matplotlib's ten colours, and four more for those who compare all objectives."""
+    return f"C{index}" if index < 10 else ("black", "navy", "darkgoldenrod", "deeppink")[index % 10 % 4]
 
 
 def _steps_axis(axes: Any, rows: Sequence[Row]) -> None:
