@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shortcut_policy.core.network import BoundNetwork
 from shortcut_policy.core.objectives.base import Mean, Networks
@@ -39,35 +39,54 @@ def held_out_loss(policy: Policy, batches: WindowSource, windows: int, seed: int
 
 
 @torch.no_grad()
-def action_error(
+def chunk_figures(
     policy: Policy, batches: WindowSource, windows: int, num_steps: Sequence[int], seed: int = 0
-) -> dict[int, float]:
-    """Root mean square difference of sampled and demonstrated actions, in the data's units, by number of steps.
+) -> dict[str, float]:
+    """What sampled chunks look like beside the demonstrated ones, by number of steps; the noise is the same for all.
 
-    Rotations are compared as the network sees them: a rotation vector near pi may differ in sign and be the same. Over
-    the action steps that would be executed, padded ones left out; the noise is the same for every number.
+    All are root mean squares over the channels, in the data's units. Rotations are compared as the network sees them:
+    a rotation vector near pi may differ in sign and be the same. Over the action steps that would be executed, padded
+    ones left out.
+
+    Returns:
+        "action_error_{n}_steps": difference of sampled and demonstrated actions.
+        "step_gap_{n}_steps": difference of the chunks in n and in the most steps, from the same noise.
+        "roughness_{n}_steps", "roughness_demonstrated": second difference of successive actions; 0 on a straight line.
     """
     config = policy.config
-    executed = slice(-config.action_offset, -config.action_offset + config.action_steps)
-    errors = {}
-    for steps in num_steps:
-        generator = torch.Generator(policy.device).manual_seed(seed)
-        square, count = 0.0, 0
-        for rows in batches.sequential(windows):
-            chunk = policy.sample(rows.observation, steps, generator=generator)[:, : config.action_steps]
-            real = ~rows.action_is_pad[:, executed]
-            difference = (config.action_codec.encode(chunk) - rows.action[:, executed])[real]  # (real actions, A)
-            square += float(difference.square().sum())
-            count += difference.numel()
-        errors[steps] = (square / max(1, count)) ** 0.5
-    return errors
+    executed, most = slice(-config.action_offset, -config.action_offset + config.action_steps), max(num_steps)
+    squares: dict[str, Mean] = {}
+
+    def add(name: str, difference: Tensor, real: Tensor) -> None:
+        part = Mean(difference[real].square().sum(), real.sum() * difference.shape[-1])
+        squares[name] = squares[name] + part if name in squares else part
+
+    generator = torch.Generator(policy.device).manual_seed(seed)
+    others = {steps: torch.Generator(policy.device).manual_seed(seed + 1) for steps in num_steps}  # of re-noising
+    for rows in batches.sequential(windows):
+        real = ~rows.action_is_pad[:, executed]  # (B, Ta)
+        bends = real[:, 2:] & real[:, 1:-1] & real[:, :-2]
+        demonstrated = rows.action[:, executed]
+        noise = torch.randn(len(real), *policy.chunk_shape, generator=generator, device=policy.device)
+        chunks = {
+            steps: config.action_codec.encode(
+                policy.sample(rows.observation, steps, noise=noise, generator=others[steps])[:, : config.action_steps]
+            )
+            for steps in num_steps
+        }
+        add("roughness_demonstrated", demonstrated.diff(n=2, dim=1), bends)
+        for steps, chunk in chunks.items():
+            add(f"action_error_{steps}_steps", chunk - demonstrated, real)
+            add(f"roughness_{steps}_steps", chunk.diff(n=2, dim=1), bends)
+            if steps < most:
+                add(f"step_gap_{steps}_steps", chunk - chunks[most], real)
+    return {name: float(mean.total / mean.count.clamp(min=1)) ** 0.5 for name, mean in squares.items()}
 
 
 def validate(
     policy: Policy, network: nn.Module, batches: WindowSource, windows: int, num_steps: Sequence[int]
 ) -> Mapping[str, float]:
-    """Held-out loss and action errors of the policy with the given weights, named for the log."""
+    """Held-out loss and figures of the chunks of the policy with the given weights, named for the log."""
     view = policy.with_network(network)
-    losses = {f"valid/{name}": value for name, value in held_out_loss(view, batches, windows).items()}
-    errors = action_error(view, batches, windows, num_steps)
-    return losses | {f"valid/action_error_{steps}_steps": value for steps, value in errors.items()}
+    figures = held_out_loss(view, batches, windows) | chunk_figures(view, batches, windows, num_steps)
+    return {f"valid/{name}": value for name, value in figures.items()}

@@ -199,6 +199,18 @@ def test_masked_actions_are_left_out():
     assert clean[0] == 0
 
 
+def test_rows_of_both_kinds_are_weighted_by_their_own_error():
+    network, data = Recorder(0, torch.float64), torch.randn(B, 16, 2, dtype=torch.float64)
+    draw = as_float64(draw_for(Shortcut(), (16, 2)))
+    plain, weighted = (
+        Shortcut(weight_power=power, weight_offset=0.5).loss(Networks(bind(network), bind(network)), Batch(data), draw)
+        for power in (0.0, 2.0)
+    )
+    torch.testing.assert_close(weighted.per_row, plain.per_row / (plain.per_row + 0.5) ** 2)
+    assert weighted.metrics == plain.metrics, "the log holds the unweighted errors"
+    assert weighted.per_row.requires_grad, "weights have no gradient, errors do"
+
+
 def test_bounds_act_on_the_middle_point_and_on_the_target():
     x, t, double = torch.full((1, 2), 3.9), torch.zeros(1), torch.ones(1)
     points = []

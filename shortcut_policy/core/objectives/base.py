@@ -176,6 +176,33 @@ def mean_square(error: Tensor, mask: Tensor | None) -> Tensor:
     return (square * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
 
 
+def adaptive_weight(square: Tensor, power: float, offset: float = 1e-3) -> Tensor:
+    """Weights 1 / (e + c)^p of rows (B,) with mean square errors e, without gradient (MeanFlow, arXiv 2505.13447, 4.3).
+
+    p = 1 minimises about log(e + c), to which a row of small error says as much as one of large error; p = 0 leaves all
+    rows alike. Rows that learn from a network's own answers have small errors, rows that learn from noise large ones,
+    of which most can never be learned: without weights the first are not heard.
+
+    Args:
+        square: e, (B,).
+        power: p.
+        offset: c, > 0.
+    """
+    return (square.detach() + offset) ** -power
+
+
+def check_weight(power: float, offset: float) -> None:
+    """Check the options of `adaptive_weight`.
+
+    Raises:
+        ValueError: the power is negative, or the offset not positive.
+    """
+    if not power >= 0.0:
+        raise ValueError(f"weight_power must not be negative, got {power}")
+    if not offset > 0.0:
+        raise ValueError(f"weight_offset must be positive, got {offset}")
+
+
 def draw_dropped_rows(rows: int, probability: float, generator: torch.Generator) -> Tensor | None:
     """Rows (B,) bool whose condition is dropped, each with the given probability; None if none can be."""
     if not 0.0 <= probability < 1.0:

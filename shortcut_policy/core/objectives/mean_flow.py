@@ -23,7 +23,9 @@ from shortcut_policy.core.objectives.base import (
     Need,
     Networks,
     Phase,
+    adaptive_weight,
     check_guidance,
+    check_weight,
     draw_dropped_rows,
     mean_square,
 )
@@ -73,9 +75,7 @@ class MeanFlow:
 
     Args:
         average_fraction: share of the batch with d > 0, in [0, 1]; the others learn the flow (the paper: 1/4).
-        weight_power: p of the weights 1 / (e + c)^p of the rows, e their mean square error without gradient; 0 for
-            equal weights.
-        weight_offset: c, > 0.
+        weight_power, weight_offset: p and c of the rows' `adaptive_weight`; p = 0 for equal weights.
         condition_dropout: share of rows trained on the null condition, in [0, 1).
         guidance: scale w of classifier-free guidance that is trained in, in rows that keep their condition (their
             section on guidance): v = w (x_1 - x_0) + (1 - w) s(x_t, t, 0) without condition; 1 is none.
@@ -93,10 +93,7 @@ class MeanFlow:
         Preconditioning(self.sigma_data)
         if not 0.0 <= self.average_fraction <= 1.0:
             raise ValueError(f"average_fraction must lie in [0, 1], got {self.average_fraction}")
-        if not self.weight_power >= 0.0:
-            raise ValueError(f"weight_power must not be negative, got {self.weight_power}")
-        if not self.weight_offset > 0.0:
-            raise ValueError(f"weight_offset must be positive, got {self.weight_offset}")
+        check_weight(self.weight_power, self.weight_offset)
         check_guidance(self.guidance, self.condition_dropout)
 
     @property
@@ -147,7 +144,7 @@ class MeanFlow:
             target = v.index_copy(0, rows, averages)
         error = velocity(student)(x_t, draw.t, draw.d).to(target.dtype) - target
         square = mean_square(error, batch.loss_mask)
-        weight = (square.detach() + self.weight_offset) ** -self.weight_power
+        weight = adaptive_weight(square, self.weight_power, self.weight_offset)
         averages = draw.averages.to(square.device, non_blocking=True)
         return Loss(
             weight * square,

@@ -24,6 +24,8 @@ from shortcut_policy.core.objectives.base import (
     Need,
     Networks,
     Phase,
+    adaptive_weight,
+    check_weight,
     draw_dropped_rows,
     mean_square,
 )
@@ -96,6 +98,7 @@ class Shortcut:
         guided_levels: where that guidance acts: on the "finest" level only (the paper's code), from which the
             coarser ones inherit it, or on "all".
         sigma_data: of the `Preconditioning`; None for none, as in the paper.
+        weight_power, weight_offset: p and c of the rows' `adaptive_weight`; p = 0 for equal weights, as in the paper.
     """
 
     base_steps: int = 128
@@ -110,9 +113,12 @@ class Shortcut:
     bootstrap_guidance: float = 1.0
     guided_levels: Literal["finest", "all"] = "finest"
     sigma_data: float | None = None
+    weight_power: float = 0.0
+    weight_offset: float = 1e-3
 
     def __post_init__(self) -> None:
         Interpolant(self.sigma_min)
+        check_weight(self.weight_power, self.weight_offset)
         Preconditioning(self.sigma_data)
         if self.base_steps < 2:
             raise ValueError(f"base_steps must be at least 2 for a step to be halved, got {self.base_steps}")
@@ -207,13 +213,17 @@ class Shortcut:
         # 3. one forward of the student
         student = nets.student if draw.drop is None else nets.student.drop(draw.drop)
         error = self._velocity(student)(x_t, draw.t, draw.d).to(target.dtype) - target
-        per_row = mean_square(error, batch.loss_mask)
-        is_bootstrap = draw.bootstrap.to(per_row.device, non_blocking=True)
+        square = mean_square(error, batch.loss_mask)
+        is_bootstrap = draw.bootstrap.to(square.device, non_blocking=True)
         return Loss(
-            per_row,
+            adaptive_weight(square, self.weight_power, self.weight_offset) * square,
             {
-                "flow_loss": Mean.over(per_row, ~is_bootstrap),
-                "bootstrap_loss": Mean.over(per_row, is_bootstrap),
+                "flow_loss": Mean.over(square, ~is_bootstrap),
+                "bootstrap_loss": Mean.over(square, is_bootstrap),
+                **{
+                    f"bootstrap_loss_{2**level}_steps": Mean.over(square, is_bootstrap & (draw.d == 2.0**-level))
+                    for level in range(self.steps.finest_level)
+                },
             },
         )
 
