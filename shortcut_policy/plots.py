@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from shortcut_policy.result_tables import policy_name
+from shortcut_policy.result_tables import policy_name, usual_hardware
 from shortcut_policy.results import Result, Row
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def comparison(
     left, right = figure.subplots(1, 2, sharey=True)
     tasks = list(dict.fromkeys(result.task for result in named.values()))
     objectives = list(dict.fromkeys(result.objective for result in named.values()))
+    hardware = usual_hardware([result.hardware for result in named.values()])
     for index, (name, result) in enumerate(named.items()):
         rows = sorted(result.rows, key=lambda row: row.steps)
         if figure_of_merit == "success":
@@ -86,13 +87,15 @@ def comparison(
             "capsize": 3,
         }
         left.errorbar([row.steps for row in rows], merit, yerr=spread, **style)
-        right.errorbar([row.latency_ms_p50 for row in rows], merit, yerr=spread, **style)
+        if result.hardware == hardware:
+            right.errorbar([row.latency_ms_p50 for row in rows], merit, yerr=spread, **style)
     _steps_axis(left, [row for result in named.values() for row in result.rows])
     left.set(ylabel="success rate" if figure_of_merit == "success" else "score", ylim=(-0.03, 1.05))
     right.set(xlabel="latency per chunk, one robot [ms, median]", xscale="log")
     _plain_log_axis(right.xaxis)
     right.grid(alpha=0.3)
-    right.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize="small")  # beside: curves may run anywhere
+    lines = left.get_legend_handles_labels()  # of all: the latencies of other hardware are left out on the right
+    right.legend(*lines, loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize="small")  # beside: curves run anywhere
     return _png(figure, sources)
 
 

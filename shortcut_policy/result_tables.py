@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from shortcut_policy.results import Result, Row
 
-__all__ = ["commands_list", "comparison_table", "markdown_table", "objective_label", "objective_table", "policy_name"]
+__all__ = ["commands_list", "comparison_table", "markdown_table", "objective_label", "objective_table", "policy_name", "usual_hardware"]
 
 
 def markdown_table(result: Result) -> str:
@@ -83,16 +83,15 @@ def objective_table(results: Sequence[Result]) -> str:
         f"| objective | {' | '.join(f'{n} step' + 's' * (n > 1) for n in counts)} | evaluations | time |",
         f"|:---|{'---:|' * len(counts)}---:|---:|",
     ]
-    seconds = [result.training.seconds for result in results]
+    hardware = usual_hardware([result.training.hardware for result in results])
+    seconds = [result.training.seconds for result in results if result.training.hardware == hardware]
     for result in results:
         rows = {row.steps: row for row in result.rows}
         cells = [_score_cell(rows.get(steps)) for steps in counts]
         evaluations = result.training.evaluations_per_row
         cost = "" if evaluations is None else f"{evaluations:.3g}"
-        lines.append(
-            f"| {objective_label(result)} | {' | '.join(cells)} | {cost} "
-            f"| {result.training.seconds / min(seconds):.1f}x |"
-        )
+        time = f"{result.training.seconds / min(seconds):.1f}x" if result.training.hardware == hardware else ""
+        lines.append(f"| {objective_label(result)} | {' | '.join(cells)} | {cost} | {time} |")
     first = results[0]
     updates = sorted({result.training.steps for result in results})
     networks = sorted({f"{result.network} ({result.training.parameters / 1e6:.1f} M)" for result in results})
@@ -104,9 +103,16 @@ def objective_table(results: Sequence[Result]) -> str:
         f"{'s' * (seeds != [1])} x {first.evaluation.episodes} episodes from seed {first.evaluation.first_seed}, last "
         "checkpoint. *Evaluations*: of the network, for a row of the batch and an update, the teacher's training "
         "included; the backward pass is not counted. *Time*: of the training, against the fastest "
-        f"({min(seconds) / 60:.0f} min on {first.training.hardware}).",
+        f"({min(seconds) / 60:.0f} min on {hardware}).",
     ]
+    if len(seconds) < len(results):
+        lines[-1] += " Times and latencies of other hardware are left out."
     return "\n".join(lines)
+
+
+def usual_hardware(names: Sequence[str]) -> str:
+    """The hardware of most of the results, whose times can be compared; of equally many, the first."""
+    return max(dict.fromkeys(names), key=names.count)
 
 
 def commands_list(results: Sequence[Result]) -> str:

@@ -51,6 +51,13 @@ def test_a_comparison_has_a_line_for_every_policy(figures, tmp_path):
     assert looks == [("C0", "o"), ("C1", "o"), ("C1", "s")], "a colour for the task, a mark for the objective"
 
 
+def test_latencies_of_other_hardware_are_not_drawn_beside(figures):
+    plots.comparison({"a": RESULT, "b": RESULT, "c": replace(RESULT, hardware="GPU")})
+    left, right = (sum(line.get_marker() in "osD" for line in axes.lines) for axes in figures[0].axes)
+    assert (left, right) == (3, 2)
+    assert labels(figures[0].axes[1]) == ["a", "b", "c"]
+
+
 def test_curves_are_those_of_the_log(figures):
     lines = [
         {"step": 1, "train/flow_loss": 0.5, "train/bootstrap_loss": 0.25},

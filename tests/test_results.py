@@ -179,6 +179,15 @@ def test_objectives_stand_in_the_papers_layout_with_their_cost():
     assert "`python scripts/eval_policy.py checkpoint=outputs/y`" in commands_list([RESULT, flow])
 
 
+def test_times_of_other_hardware_are_not_compared():
+    fast = replace(RESULT, name="pusht_comparison_fast", training=replace(RESULT.training, seconds=1.0, hardware="GPU"))
+    lines = objective_table([fast, RESULT, RESULT]).splitlines()
+    assert lines[2].endswith("|  |  |")
+    assert lines[3].endswith("|  | 1.0x |")
+    assert f"min on {RESULT.training.hardware})" in lines[-1]
+    assert "of other hardware are left out" in lines[-1]
+
+
 def test_files_from_before_reruns_are_read(tmp_path):
     path = tmp_path / "pusht.json"
     write_result(path, RESULT)
