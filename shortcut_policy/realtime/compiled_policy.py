@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shortcut_policy.action_prefix import ActionPrefix
+from shortcut_policy.nn.matrix_convolutions import with_matrix_convolutions
 from shortcut_policy.policy import Policy
 
 Mode = Literal["eager", "inductor", "cuda_graph"]
@@ -27,7 +28,8 @@ class CompiledPolicy:
         num_steps: network evaluations.
         batch_size: B.
         mode: "eager" runs kernel by kernel; "inductor" compiles (`torch.compile`), weights and step sizes
-            being constants; "cuda_graph" captures what inductor makes.
+            being constants, and on a CPU convolutions over a chunk as matrix products; "cuda_graph" captures what
+            inductor makes.
         precision: of weights and matrix products; "bf16" keeps normalisation, the sinusoids of t and d, and
             integration in fp32.
         seed: of the noise where none is given.
@@ -60,6 +62,8 @@ class CompiledPolicy:
         self._device = device
         self._generator = torch.Generator().manual_seed(seed)
         frozen = copy.deepcopy(policy).eval().requires_grad_(False)
+        if mode == "inductor" and device.type == "cpu":
+            with_matrix_convolutions(frozen.network)
         if precision == "bf16":
             _to_bf16(frozen.network)
 

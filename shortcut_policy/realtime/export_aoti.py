@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from shortcut_policy.nn.matrix_convolutions import with_matrix_convolutions
 from shortcut_policy.policy import Policy
 from shortcut_policy.realtime.chunk_module import ChunkFunction, ChunkModule
 from shortcut_policy.realtime.export import TOLERANCE, Exported, check_target, write_checked
@@ -50,6 +51,8 @@ def export_aoti(
         raise ValueError(f"batch_size of a package must be a positive number, got {batch_size}")
     _require_compiler()
     module = ChunkModule(policy, num_steps)
+    if policy.device.type == "cpu":
+        with_matrix_convolutions(module.policy.network)
     program = torch.export.export(module, module.example(batch_size, seed=0))
     values = module.metadata(batch_size, checkpoint_sha256)
     metadata = {name: json.dumps(value) for name, value in values.items()}
