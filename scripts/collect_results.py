@@ -1,7 +1,7 @@
 """Gather what the jobs of a comparison left: `... folder=outputs/pusht_comparison results=results`.
 
-The evaluations of one objective with several training seeds become one file of `results/`; the table and the plot show
-all objectives.
+The evaluations of one objective (or of one variant: whatever stands before the seed in the names of the runs' folders)
+with several training seeds become one file of `results/`; the table and the plot show them all.
 """
 
 from collections import defaultdict
@@ -48,6 +48,7 @@ def collect(
     overwrite: bool = False,
     presets: Sequence[str] = (),
     seeds: Sequence[int] = (),
+    kind: str = "comparison",
 ) -> list[Result]:
     """Merge the seeds of every objective and draw the plot.
 
@@ -57,6 +58,7 @@ def collect(
         overwrite: whether files with other figures are replaced.
         presets: the objectives that are wanted, in this order; by default all.
         seeds: the training seeds that are wanted; by default all.
+        kind: what the files are called after: {task}_{kind}_{preset}.json.
 
     Returns:
         One result for every objective.
@@ -68,7 +70,7 @@ def collect(
     merged = []
     for preset in presets or found:
         result = merge_seeds(found[preset], current_command(), current_commit())
-        merged.append(replace(result, name=f"{result.task}_comparison_{preset}"))
+        merged.append(replace(result, name=f"{result.task}_{kind}_{preset}"))
     if target is not None:
         _write(merged, target, overwrite)
     picture = comparison({objective_label(result): result for result in merged}, figure_of_merit="score")
@@ -90,7 +92,8 @@ def _write(results: Sequence[Result], target: Path, overwrite: bool) -> None:
 def main(values: dict[str, Any]) -> None:
     """Collect, and print the table."""
     folder = Path(values["folder"])
-    results = collect(folder, Path(values["results"]) if values["results"] else None, values["overwrite"])
+    target = Path(values["results"]) if values["results"] else None
+    results = collect(folder, target, values["overwrite"], kind=values["kind"])
     print(f"{objective_table(results)}\n\n{folder / 'comparison.png'}: score against steps and latency")
 
 

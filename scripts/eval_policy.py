@@ -25,7 +25,15 @@ from shortcut_policy.pretrained import find_checkpoint
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware, installed_versions
 from shortcut_policy.realtime.latency import sampling_latency_ms
 from shortcut_policy.result_tables import markdown_table
-from shortcut_policy.results import EvaluationSettings, Result, Training, make_row, result_paths, write_result
+from shortcut_policy.results import (
+    EvaluationSettings,
+    Result,
+    Training,
+    make_row,
+    mean_figures,
+    result_paths,
+    write_result,
+)
 from shortcut_policy.statistics import paired_difference_interval
 from shortcut_policy.training.distributed import join_processes
 from shortcut_policy.video import write_mp4
@@ -81,6 +89,20 @@ def preset_name(group: str, component: Component) -> str:
     return " ".join([component.name, *(f"{k}={v}" for k, v in component.options.items())])
 
 
+def last_held_out(checkpoint: Path, step: int) -> dict[str, float]:
+    """The last held-out figures in the log of a checkpoint's run, up to the checkpoint's step; empty without a log."""
+    log, figures = checkpoint.parents[1] / "metrics.jsonl", {}
+    for text in log.read_text().splitlines() if log.exists() else ():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            break  # the line that a crash cut short, or that a training is writing
+        found = {name.removeprefix("valid/"): value for name, value in line.items() if name.startswith("valid/")}
+        if found and line["step"] <= step:
+            figures = found
+    return figures
+
+
 def describe_training(checkpoints: list[Path], policies: list[Policy]) -> Training:
     """What the checkpoints say of their training; all must have been trained alike, each with a seed of its own."""
     records = [dict(policy.config.metadata["training"]) for policy in policies]
@@ -109,6 +131,7 @@ def describe_training(checkpoints: list[Path], policies: list[Policy]) -> Traini
         evaluations_per_row=round(
             evaluations_per_row(policies[0].objective, trainers[0]["steps"], trainers[0]["batch_size"]), 3
         ),
+        held_out=mean_figures([last_held_out(path, p["step"]) for path, p in zip(checkpoints, progress, strict=True)]),
     )
 
 

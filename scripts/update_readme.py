@@ -3,8 +3,9 @@
 A table stands between `<!-- result: NAME -->` and `<!-- end -->`, several results in one table between
 `<!-- comparison FIGURE: NAME NAME ... -->` and `<!-- end -->`; their pictures are docs/figures/NAME.png and FIGURE.png.
 The other blocks end alike: `objectives FIGURE: NAME NAME ...` for objectives with one budget, with cost and commands,
-`mixture FIGURE: NAME NAME ...` for those on the mixture of Gaussians, `images FIGURE: NAME NAME ...` for generators,
-`latency: NAME` for scores against latency, `speed: NAME` for latencies, `experts: NAME`, and `file: PATH` for examples.
+`recipe FIGURE: NAME NAME ...` for variants of one training, `mixture FIGURE: NAME NAME ...` for objectives on the
+mixture of Gaussians, `images FIGURE: NAME NAME ...` for generators, `latency: NAME` for scores against latency,
+`speed: NAME` for latencies, `experts: NAME`, and `file: PATH` for examples.
 """
 
 import re
@@ -17,6 +18,7 @@ from shortcut_policy.expert_results import expert_table, read_expert_results
 from shortcut_policy.latency_results import latency_table, read_latency_result
 from shortcut_policy.mixture_results import mixture_table, read_mixture_result
 from shortcut_policy.plots import comparison, image_samples, mixture_samples, score_against_latency, score_and_latency
+from shortcut_policy.recipe_table import recipe_table
 from shortcut_policy.result_tables import (
     commands_list,
     comparison_table,
@@ -30,7 +32,7 @@ from shortcut_policy.speed_results import read_speed_result, speed_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-KIND = r"(?P<kind>result|comparison|objectives|mixture|images|latency|speed|experts|file)(?: (?P<figure>\S+))?"
+KIND = r"(?P<kind>result|comparison|objectives|recipe|mixture|images|latency|speed|experts|file)(?: (?P<figure>\S+))?"
 BLOCK = re.compile(
     rf"(?P<head><!-- {KIND}: (?P<names>[^>]+) -->\n).*?(?P<foot><!-- end -->)",
     re.DOTALL,
@@ -59,6 +61,8 @@ def table_of(block: re.Match[str], root: Path = ROOT) -> tuple[str, str]:
     results = [read_result(path) for path in sources]
     if block["kind"] == "objectives":
         return f"{objective_table(results)}\n\n{commands_list(results)}", "score against steps and latency"
+    if block["kind"] == "recipe":
+        return recipe_table(results), "score against steps and latency"
     if block["kind"] == "comparison":
         return comparison_table(results), "success against steps and latency"
     return markdown_table(*results), "score and latency"
@@ -77,7 +81,7 @@ def picture_of(block: re.Match[str], root: Path = ROOT) -> bytes:
     if block["kind"] == "latency":
         return score_against_latency(*map(read_latency_result, sources), sources)
     results = [read_result(path) for path in sources]
-    if block["kind"] == "objectives":
+    if block["kind"] in ("objectives", "recipe"):
         named = {objective_label(result): result for result in results}
         return comparison(named, sources, figure_of_merit="score")
     if block["kind"] == "comparison":

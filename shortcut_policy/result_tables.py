@@ -4,7 +4,15 @@ from collections.abc import Sequence
 
 from shortcut_policy.results import Result, Row
 
-__all__ = ["commands_list", "comparison_table", "markdown_table", "objective_label", "objective_table", "policy_name", "usual_hardware"]
+__all__ = [
+    "commands_list",
+    "comparison_table",
+    "markdown_table",
+    "objective_label",
+    "objective_table",
+    "policy_name",
+    "usual_hardware",
+]
 
 
 def markdown_table(result: Result) -> str:
@@ -87,7 +95,7 @@ def objective_table(results: Sequence[Result]) -> str:
     seconds = [result.training.seconds for result in results if result.training.hardware == hardware]
     for result in results:
         rows = {row.steps: row for row in result.rows}
-        cells = [_score_cell(rows.get(steps)) for steps in counts]
+        cells = [score_cell(rows.get(steps)) for steps in counts]
         evaluations = result.training.evaluations_per_row
         cost = "" if evaluations is None else f"{evaluations:.3g}"
         time = f"{result.training.seconds / min(seconds):.1f}x" if result.training.hardware == hardware else ""
@@ -121,7 +129,8 @@ def commands_list(results: Sequence[Result]) -> str:
     return "\n".join(["<details><summary>commands</summary>", "", *lines, "", "</details>"])
 
 
-def _score_cell(row: Row | None) -> str:
+def score_cell(row: Row | None) -> str:
+    """A score and its interval, or nothing where there is no row."""
     return "" if row is None else f"**{row.mean:.2f}** [{row.low:.2f}, {row.high:.2f}]"
 
 

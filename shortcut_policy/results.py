@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ class Training:
     Attributes:
         steps, seconds: updates, and how long they took, on average over the seeds.
         evaluations_per_row: see `shortcut_policy.objective_cost`; None where it was not counted.
+        held_out: the last figures of `shortcut_policy.validation` on held-out windows, on average over the seeds; empty
+            where none were measured.
     """
 
     steps: int
@@ -40,6 +42,7 @@ class Training:
     hardware: str
     options: Mapping[str, Any]
     evaluations_per_row: float | None = None
+    held_out: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -165,10 +168,17 @@ def merge_seeds(results: Sequence[Result], command: str, commit: str) -> Result:
             first.training,
             seeds=seeds,
             seconds=round(sum(result.training.seconds for result in results) / len(results), 1),
+            held_out=mean_figures([result.training.held_out for result in results]),
         ),
         evaluation=replace(first.evaluation, checkpoint=checkpoint),
         rows=tuple(rows),
     )
+
+
+def mean_figures(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of every figure that all of them have, to six digits."""
+    shared = [name for name in figures[0] if all(name in one for one in figures)]
+    return {name: float(f"{sum(one[name] for one in figures) / len(figures):.6g}") for name in shared}
 
 
 def _row_of(

@@ -31,6 +31,10 @@ def test_result_table_plot_and_videos(tmp_path, run_folder, run_command):
     assert all(0 <= row.low <= row.mean <= row.high <= 1 for row in result.rows)
     assert result.training.seeds == (0,)
     assert result.training.steps == 10
+    lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    (measured,) = [line for line in lines if "valid/step_gap_1_steps" in line]
+    assert result.training.held_out["step_gap_1_steps"] == pytest.approx(measured["valid/step_gap_1_steps"], rel=1e-5)
+    assert "roughness_demonstrated" in result.training.held_out
     assert result.evaluation.episodes == 3
     assert result.evaluation.first_seed == 100_000
     assert "widths=[8, 16]" in result.network
