@@ -42,8 +42,8 @@ def recipe_table(results: Sequence[Result]) -> str:
         f"{first.evaluation.episodes} episodes from seed {first.evaluation.first_seed}, last checkpoint, unless a row "
         "says otherwise. On held-out windows, in the units of the data: *gap* of the chunks in one step to those in "
         f"the most steps from the same noise (rms), *roughness* of one-step chunks (rms second difference; "
-        f"demonstrated: {demonstrated}), *residual*: mean square of what one step misses the target of its two half steps by, "
-        "normalised.",
+        f"demonstrated: {demonstrated}), *residual*: mean square of what one step misses the target of "
+        "its two half steps by, normalised.",
     ]
     return "\n".join(lines)
 
