@@ -57,3 +57,18 @@ class Preconditioning:
             return skip * x + scale * network(scale * x, t, d).to(x.dtype)
 
         return s
+
+    def weight(self, t: Tensor) -> Tensor:
+        """V(t) over its mean on [0, 1], (1 + sigma^2) / 3: (B,).
+
+        An error of the velocity, weighted so, counts like one of F, of which every time has as much to learn. Without
+        weights the times near the data count most, where 1 / sigma^2 times as much of the velocity is left over as near
+        the noise, and where no network can tell it.
+
+        Raises:
+            ValueError: there is no sigma.
+        """
+        if self.sigma_data is None:
+            raise ValueError("without sigma_data there is no prediction to be weighted")
+        data_variance = self.sigma_data**2
+        return ((1.0 - t) ** 2 + t**2 * data_variance) * (3.0 / (1.0 + data_variance))

@@ -10,6 +10,7 @@ from networks import Recorder, SinglePoint, bind
 from shortcut_policy.core.interpolant import Interpolant
 from shortcut_policy.core.objectives.base import Batch, Networks
 from shortcut_policy.core.objectives.shortcut import Shortcut, ShortcutDraw, bootstrap_target
+from shortcut_policy.core.preconditioning import Preconditioning
 from shortcut_policy.core.steps import DyadicSteps
 
 SHAPES = [(16, 2), (4, 8, 8)]
@@ -211,6 +212,21 @@ def test_rows_of_both_kinds_are_weighted_by_their_own_error():
     assert weighted.per_row.requires_grad, "weights have no gradient, errors do"
 
 
+def test_errors_of_the_prediction_count_the_same_at_all_times():
+    """(s - target)^2 weighted by V is (F - its target)^2, up to the mean of V over time, which makes the mean weight 1."""
+    network, data = Recorder(0, torch.float64), torch.randn(B, 16, 2, dtype=torch.float64)
+    draw = as_float64(draw_for(Shortcut(), (16, 2)))
+    nets = Networks(bind(network), bind(network))
+    velocity, prediction = (
+        Shortcut(sigma_data=0.5, weighting=weighting).loss(nets, Batch(data), draw).per_row
+        for weighting in ("velocity", "prediction")
+    )
+    variance = (1 - draw.t) ** 2 + draw.t**2 * 0.25
+    torch.testing.assert_close(prediction, velocity * variance * 3 / 1.25)
+    t = torch.linspace(0, 1, 10_001, dtype=torch.float64)
+    assert torch.trapezoid(Preconditioning(0.5).weight(t), t) == pytest.approx(1.0, abs=1e-6)
+
+
 def test_bounds_act_on_the_middle_point_and_on_the_target():
     x, t, double = torch.full((1, 2), 3.9), torch.zeros(1), torch.ones(1)
     points = []
@@ -272,6 +288,9 @@ def test_seeded_loss_is_what_it_was():
         ({"clip": -1.0}, "-1.0"),
         ({"condition_dropout": 1.0}, "1.0"),
         ({"flow_step": "one"}, "'one'"),
+        ({"weighting": "loss"}, "'loss'"),
+        ({"weighting": "prediction"}, "give a sigma_data"),
+        ({"weight_power": -1.0}, "-1.0"),
     ],
 )
 def test_wrong_options_are_quoted(options, quoted):

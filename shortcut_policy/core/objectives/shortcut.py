@@ -98,6 +98,8 @@ class Shortcut:
         guided_levels: where that guidance acts: on the "finest" level only (the paper's code), from which the
             coarser ones inherit it, or on "all".
         sigma_data: of the `Preconditioning`; None for none, as in the paper.
+        weighting: whether an error of the "velocity" counts the same at all times (the paper's), or one of the
+            "prediction" F of the preconditioned network (`Preconditioning.weight`).
         weight_power, weight_offset: p and c of the rows' `adaptive_weight`; p = 0 for equal weights, as in the paper.
     """
 
@@ -113,6 +115,7 @@ class Shortcut:
     bootstrap_guidance: float = 1.0
     guided_levels: Literal["finest", "all"] = "finest"
     sigma_data: float | None = None
+    weighting: Literal["velocity", "prediction"] = "velocity"
     weight_power: float = 0.0
     weight_offset: float = 1e-3
 
@@ -120,6 +123,8 @@ class Shortcut:
         Interpolant(self.sigma_min)
         check_weight(self.weight_power, self.weight_offset)
         Preconditioning(self.sigma_data)
+        if self.weighting == "prediction" and self.sigma_data is None:
+            raise ValueError("weighting='prediction' weighs what a preconditioned network predicts: give a sigma_data")
         if self.base_steps < 2:
             raise ValueError(f"base_steps must be at least 2 for a step to be halved, got {self.base_steps}")
         DyadicSteps(self.base_steps, self.flow_step)
@@ -134,6 +139,7 @@ class Shortcut:
             ("flow_times", self.flow_times, ("uniform", "grid")),
             ("levels", self.levels, ("balanced", "uniform", "official")),
             ("guided_levels", self.guided_levels, ("finest", "all")),
+            ("weighting", self.weighting, ("velocity", "prediction")),
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
@@ -215,8 +221,11 @@ class Shortcut:
         error = self._velocity(student)(x_t, draw.t, draw.d).to(target.dtype) - target
         square = mean_square(error, batch.loss_mask)
         is_bootstrap = draw.bootstrap.to(square.device, non_blocking=True)
+        weight = adaptive_weight(square, self.weight_power, self.weight_offset)
+        if self.weighting == "prediction":
+            weight = weight * Preconditioning(self.sigma_data).weight(draw.t)
         return Loss(
-            adaptive_weight(square, self.weight_power, self.weight_offset) * square,
+            weight * square,
             {
                 "flow_loss": Mean.over(square, ~is_bootstrap),
                 "bootstrap_loss": Mean.over(square, is_bootstrap),
