@@ -213,7 +213,7 @@ def test_rows_of_both_kinds_are_weighted_by_their_own_error():
 
 
 def test_errors_of_the_prediction_count_the_same_at_all_times():
-    """(s - target)^2 weighted by V is (F - its target)^2, up to the mean of V over time, which makes the mean weight 1."""
+    """(s - target)^2 weighted by V is (F - its target)^2, over the mean of V, so that the mean weight is 1."""
     network, data = Recorder(0, torch.float64), torch.randn(B, 16, 2, dtype=torch.float64)
     draw = as_float64(draw_for(Shortcut(), (16, 2)))
     nets = Networks(bind(network), bind(network))
