@@ -288,6 +288,7 @@ def test_seeded_loss_is_what_it_was():
         ({"clip": -1.0}, "-1.0"),
         ({"condition_dropout": 1.0}, "1.0"),
         ({"flow_step": "one"}, "'one'"),
+        ({"bootstrap_start": 1.0}, "1.0"),
         ({"weighting": "loss"}, "'loss'"),
         ({"weighting": "prediction"}, "give a sigma_data"),
         ({"weight_power": -1.0}, "-1.0"),
@@ -296,6 +297,14 @@ def test_seeded_loss_is_what_it_was():
 def test_wrong_options_are_quoted(options, quoted):
     with pytest.raises(ValueError, match=quoted):
         Shortcut(**options)
+
+
+def test_bootstrap_rows_wait_for_the_flow():
+    objective, shape = Shortcut(bootstrap_start=0.5), torch.Size((B, 4, 2))
+    early, late = (objective.draw(shape, progress, torch.Generator().manual_seed(0)) for progress in (0.499, 0.5))
+    assert not early.bootstrap.any()
+    assert (early.d == 0).all()
+    assert late.bootstrap.sum() == B / 4
 
 
 def test_a_batch_without_a_bootstrap_row_is_refused():

@@ -87,6 +87,8 @@ class Shortcut:
     Args:
         base_steps: number of smallest steps, a power of two; log2(base_steps) levels are bootstrapped.
         bootstrap_fraction: share of the batch that is bootstrapped, in [0, 1] (1/4 in the paper, 1/8 in its code).
+        bootstrap_start: share of the training, in [0, 1), in which all rows learn the flow: until it is there, what it
+            lands on teaches nothing. 0 in the paper.
         bootstrap_teacher: whose half steps are the target: "ema" (the paper's) or "online", the student itself.
         flow_step: whether the flow is learned and queried at d = "zero" (paper) or at the "smallest" step (its code).
         flow_times: times of the flow rows: "uniform" in [0, 1), or on the "grid" of the smallest step (the paper's).
@@ -105,6 +107,7 @@ class Shortcut:
 
     base_steps: int = 128
     bootstrap_fraction: float = 0.25
+    bootstrap_start: float = 0.0
     bootstrap_teacher: Literal["ema", "online"] = "ema"
     flow_step: FlowStep = "zero"
     flow_times: Literal["uniform", "grid"] = "uniform"
@@ -130,6 +133,8 @@ class Shortcut:
         DyadicSteps(self.base_steps, self.flow_step)
         if not 0.0 <= self.bootstrap_fraction <= 1.0:
             raise ValueError(f"bootstrap_fraction must lie in [0, 1], got {self.bootstrap_fraction}")
+        if not 0.0 <= self.bootstrap_start < 1.0:
+            raise ValueError(f"bootstrap_start must lie in [0, 1), got {self.bootstrap_start}")
         if not 0.0 <= self.condition_dropout < 1.0:
             raise ValueError(f"condition_dropout must lie in [0, 1), got {self.condition_dropout}")
         if self.clip is not None and self.clip <= 0:
@@ -165,9 +170,10 @@ class Shortcut:
             ValueError: the batch is so small that no row, or no flow row, is left.
         """
         rows, device = shape[0], generator.device
-        bootstrap = spread_rows(rows, self.bootstrap_fraction)
+        fraction = self.bootstrap_fraction if progress >= self.bootstrap_start else 0.0
+        bootstrap = spread_rows(rows, fraction)
         count = int(bootstrap.sum())
-        if count == 0 < self.bootstrap_fraction:
+        if count == 0 < fraction:
             raise ValueError(
                 f"a batch of {rows} rows with bootstrap_fraction {self.bootstrap_fraction} has no bootstrap row: "
                 "raise one of them"
