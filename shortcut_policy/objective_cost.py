@@ -9,6 +9,10 @@ from shortcut_policy.core.network import BoundNetwork
 from shortcut_policy.core.objectives.base import Batch, Networks, Objective
 
 
+MOMENTS = 20
+"""How many times of a phase are looked at, for what an objective computes may change with its progress."""
+
+
 class _Counting(nn.Module):
     """Predicts its input and counts the rows that it is asked for."""
 
@@ -38,11 +42,13 @@ def evaluations_per_row(objective: Objective, updates: int, rows: int = 64) -> f
     counted: Counter[str] = Counter()
     network = _Counting(counted)
     total = 0.0
+    condition = torch.zeros(rows, 1)
     for phase in objective.phases(updates):
         counted.clear()
-        draw = phase.objective.draw(torch.Size((rows, 2)), 0.0, torch.Generator().manual_seed(0))
-        condition = torch.zeros(rows, 1)
-        nets = Networks(*(BoundNetwork(network, condition, condition) for _ in range(3)))
-        phase.objective.loss(nets, Batch(torch.zeros(rows, 2), condition, condition), draw)
-        total += phase.steps * counted["evaluated"] / rows
+        for moment in range(MOMENTS):
+            progress = (moment + 0.5) / MOMENTS
+            draw = phase.objective.draw(torch.Size((rows, 2)), progress, torch.Generator().manual_seed(0))
+            nets = Networks(*(BoundNetwork(network, condition, condition) for _ in range(3)))
+            phase.objective.loss(nets, Batch(torch.zeros(rows, 2), condition, condition), draw)
+        total += phase.steps * counted["evaluated"] / (MOMENTS * rows)
     return total / updates

@@ -14,6 +14,7 @@ from shortcut_policy.objective_cost import evaluations_per_row
     [
         (FlowMatching(), 1.0),
         (Shortcut(bootstrap_fraction=0.25), 1.5),  # the student, and two half steps on a quarter of the rows
+        (Shortcut(bootstrap_fraction=0.5, bootstrap_start=0.6), 0.6 * 1 + 0.4 * 2),
         (MeanFlow(average_fraction=0.25), 1.25),
         (ConsistencyDistillation(teacher_fraction=0.5), 2.0),  # half of the time 1, half of the time 3
         (ProgressiveDistillation(teacher_fraction=0.2), 0.2 * 1 + 0.8 * 3),
