@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from shortcut_policy.core.network import BoundNetwork
 from shortcut_policy.core.objectives.base import Batch, Networks, Objective
 
-
 MOMENTS = 20
 """How many times of a phase are looked at, for what an objective computes may change with its progress."""
 
