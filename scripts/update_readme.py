@@ -8,6 +8,7 @@ mixture of Gaussians, `images FIGURE: NAME NAME ...` for generators, `latency: N
 `speed: NAME` for latencies, `experts: NAME`, and `file: PATH` for examples.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -89,8 +90,8 @@ def picture_of(block: re.Match[str], root: Path = ROOT) -> bytes:
     return score_and_latency(*results, sources)
 
 
-def render(page: str, root: Path = ROOT) -> str:
-    """A page with every block generated anew."""
+def render(page: str, root: Path = ROOT, figures: str = "docs/figures") -> str:
+    """A page with every block generated anew; `figures` is where its pictures lie, as seen from the page."""
 
     def generate(block: re.Match[str]) -> str:
         if block["kind"] == "file":
@@ -104,16 +105,21 @@ def render(page: str, root: Path = ROOT) -> str:
             body = expert_table(read_expert_results(source).rows)
         else:
             table, caption = table_of(block, root)
-            body = f"{table}\n\n![{caption}](docs/figures/{figure_of(block)}.png)"
+            body = f"{table}\n\n![{caption}]({figures}/{figure_of(block)}.png)"
         return f"{block['head']}{body}\n{block['foot']}"
 
     return BLOCK.sub(generate, page)
 
 
+def figures_from(page: Path) -> str:
+    """The folder of the pictures, as seen from a page."""
+    return os.path.relpath(ROOT / "docs" / "figures", page.parent)
+
+
 def main() -> None:
     """Rewrite README.md, the pages of docs/, and the pictures that they show."""
     for page in PAGES:
-        text = render(page.read_text())
+        text = render(page.read_text(), figures=figures_from(page))
         for block in BLOCK.finditer(text):
             if block["kind"] not in ("experts", "file", "speed"):
                 (ROOT / "docs" / "figures" / f"{figure_of(block)}.png").write_bytes(picture_of(block))

@@ -1,6 +1,7 @@
 """The benchmark, the example, the README."""
 
 import json
+import re
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -77,8 +78,11 @@ def test_the_example_of_an_own_robot_trains_and_evaluates_both_ways(tmp_path, st
 def test_the_pages_are_what_results_and_examples_say():
     script = runpy.run_path(str(ROOT / "scripts" / "update_readme.py"))
     pages = {page.name: page.read_text() for page in script["PAGES"]}
-    for name, page in pages.items():
-        assert script["render"](page) == page, f"{name}: run `make readme`"
+    for path in script["PAGES"]:
+        page = pages[path.name]
+        assert script["render"](page, figures=script["figures_from"](path)) == page, f"{path.name}: run `make readme`"
+        for picture in re.findall(r"!\[[^]]*\]\(([^)]+\.png)\)", page):
+            assert (path.parent / picture).exists(), f"{path.name} shows {picture}"
     assert "<!-- result: pusht_shortcut -->" in pages["README.md"]
     assert "<!-- file: examples/train_from_python.py -->" in pages["README.md"]
     assert "<!-- file: examples/own_robot/train_and_evaluate.py -->" in pages["custom_data.md"]
