@@ -1,5 +1,6 @@
 """How long a policy takes to answer."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -40,26 +41,31 @@ def sampling_latency_ms(
 
 
 def times_in_turns(
-    calls: Mapping[str, Callable[[], object]], rounds: int, every: Mapping[str, int], warm_up: int = 10
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    every: Mapping[str, int],
+    warm_up: int = 10,
+    in_a_row: int = 1,
 ) -> dict[str, np.ndarray]:
     """Milliseconds of every call of several functions, which take turns: what disturbs one disturbs all.
 
     Args:
         calls: by name; each waits for what it started.
-        rounds: in which each function is called once, or in every n-th only.
+        rounds: calls of each function, or of every n-th in proportion fewer.
         every: n, by name.
         warm_up: calls of each that are made first and not counted.
+        in_a_row: calls of one turn. The first of a turn finds the processor's caches filled by another function.
 
     Returns:
-        (ceil(rounds / n),) for every name.
+        (in_a_row ceil(rounds / in_a_row / n),) for every name.
     """
     for call in calls.values():
         for _ in range(warm_up):
             call()
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds):
+    for turn in range(math.ceil(rounds / in_a_row)):
         for name, call in calls.items():
-            if number % every[name] == 0:
+            for _ in range(in_a_row if turn % every[name] == 0 else 0):
                 started = time.perf_counter()
                 call()
                 times[name].append(1e3 * (time.perf_counter() - started))

@@ -35,5 +35,13 @@ def test_functions_take_turns_and_some_are_called_less_often():
     assert all((values >= 0).all() for values in times.values())
 
 
+def test_a_turn_may_be_several_calls():
+    called = []
+    calls = {name: lambda name=name: called.append(name) for name in "ab"}
+    times = times_in_turns(calls, rounds=6, every={"a": 1, "b": 2}, warm_up=0, in_a_row=2)
+    assert "".join(called) == "aabb" + "aa" + "aabb"
+    assert {name: len(values) for name, values in times.items()} == {"a": 6, "b": 4}
+
+
 def test_reading_nothing_is_no_error():
     assert read_ms(0, CPU) == pytest.approx(0, abs=10)
