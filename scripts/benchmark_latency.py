@@ -2,8 +2,8 @@
 
 One robot, host memory to host memory, for 1 to 16 steps of the shortcut sampler and for Diffusion Policy's DDIM and
 DDPM on the same network in the same run; compiled, captured and in half precision for one step. All take turns of ten
-calls, so that a noisy machine is noisy for all. Beside the figures stand the parts of one step, and the floor: the larger of the time
-to read the weights once and the time to start as many empty kernels.
+calls, so that a noisy machine is noisy for all. Beside the figures stand the parts of one step, and the floor: the
+larger of the time to read the weights once and the time to start as many empty kernels.
 """
 
 import json
