@@ -93,20 +93,23 @@ def speed_table(result: SpeedResult) -> str:
     """Latencies, how much longer DDPM takes with all its steps, where the time goes, and the floor."""
     slowest = max(result.rows, key=lambda row: (row.sampler == "ddpm", row.steps))
     lines = [
-        f"| sampler | evaluations | mode | weights | p50 | p99 | max | {slowest.sampler}-{slowest.steps} takes |",
-        "|:---|---:|:---|:---|---:|---:|---:|---:|",
+        f"| sampler | evaluations | mode | weights | p50 | p99 | max | {slowest.sampler}-{slowest.steps} takes "
+        "| actions differ |",
+        "|:---|---:|:---|:---|---:|---:|---:|---:|---:|",
     ]
     for row in result.rows:
         times = [f"{value:.2f} ms" for value in (row.latency_ms_p50, row.latency_ms_p99, row.latency_ms_max)]
         ratio = f"{slowest.latency_ms_p50 / row.latency_ms_p50:.1f}x"
-        lines.append(f"| {' | '.join([row.sampler, str(row.steps), row.mode, row.precision, *times, ratio])} |")
+        differ = f"{row.action_difference:.0e}" if row.action_difference else ""
+        lines.append(f"| {' | '.join([row.sampler, str(row.steps), row.mode, row.precision, *times, ratio, differ])} |")
     parts = ", ".join(f"{name} {value:.2f} ms" for name, value in result.parts_ms.items())
     shapes = ", ".join(f"{key} {'x'.join(map(str, shape))}" for key, shape in result.observations.items())
     floors = "; ".join(_floor(mode, floor) for mode, floor in result.floors.items())
     lines += [
         "",
         f"`{result.network}` ({result.parameters / 1e6:.1f} M parameters; {shapes}), one robot, {result.hardware}; "
-        f"from observation to chunk, both in host memory. One eager step: {parts}. Floors, with these kernels and "
+        f"from observation to chunk, both in host memory. *Actions differ*: from eager fp32 (rms, in the data's units). "
+        f"One eager step: {parts}. Floors, with these kernels and "
         f"weights: {floors}. `{result.command}`",
     ]
     return "\n".join(lines)
