@@ -108,9 +108,8 @@ def speed_table(result: SpeedResult) -> str:
     lines += [
         "",
         f"`{result.network}` ({result.parameters / 1e6:.1f} M parameters; {shapes}), one robot, {result.hardware}; "
-        f"from observation to chunk, both in host memory. *Actions differ*: from eager fp32 (rms, in the data's units). "
-        f"One eager step: {parts}. Floors, with these kernels and "
-        f"weights: {floors}. `{result.command}`",
+        "from observation to chunk, both in host memory. *Actions differ*: from eager fp32 (rms, in the data's units). "
+        f"One eager step: {parts}. Floors, with these kernels and weights: {floors}. `{result.command}`",
     ]
     return "\n".join(lines)
 
