@@ -17,6 +17,8 @@ from shortcut_policy.provenance import current_command, current_commit
 from shortcut_policy.result_tables import objective_label, objective_table
 from shortcut_policy.results import Result, merge_seeds, read_result, write_result
 
+KINDS = ("comparison", "one_step")
+
 
 def find_results(folder: Path, seeds: Sequence[int] = ()) -> dict[str, list[Result]]:
     """The evaluations below a folder, by the name of the objective's preset, which the runs' folders begin with.
@@ -58,7 +60,7 @@ def collect(
         overwrite: whether files with other figures are replaced.
         presets: the objectives that are wanted, in this order; by default all.
         seeds: the training seeds that are wanted; by default all.
-        kind: what the files are called after: {task}_{kind}_{preset}.json.
+        kind: what the files are called after: {task}_{kind}_{preset}.json; of `KINDS`.
 
     Returns:
         One result for every objective.
@@ -66,6 +68,8 @@ def collect(
     Raises:
         FileNotFoundError, FileExistsError, ValueError: nothing is there, or another result, or what does not fit.
     """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     found = find_results(folder, seeds)
     merged = []
     for preset in presets or found:

@@ -19,7 +19,7 @@ from shortcut_policy.expert_results import expert_table, read_expert_results
 from shortcut_policy.latency_results import latency_table, read_latency_result
 from shortcut_policy.mixture_results import mixture_table, read_mixture_result
 from shortcut_policy.plots import comparison, image_samples, mixture_samples, score_against_latency, score_and_latency
-from shortcut_policy.recipe_table import recipe_table
+from shortcut_policy.recipe_table import differing_options, recipe_table
 from shortcut_policy.result_tables import (
     commands_list,
     comparison_table,
@@ -82,7 +82,10 @@ def picture_of(block: re.Match[str], root: Path = ROOT) -> bytes:
     if block["kind"] == "latency":
         return score_against_latency(*map(read_latency_result, sources), sources)
     results = [read_result(path) for path in sources]
-    if block["kind"] in ("objectives", "recipe"):
+    if block["kind"] == "recipe":
+        named = {differing_options(result, results[0]).replace("`", ""): result for result in results}
+        return comparison(named, sources, figure_of_merit="score")
+    if block["kind"] == "objectives":
         named = {objective_label(result): result for result in results}
         return comparison(named, sources, figure_of_merit="score")
     if block["kind"] == "comparison":

@@ -1,5 +1,6 @@
 """Results as tables in Markdown, for the terminal, the README and reports."""
 
+import re
 from collections.abc import Sequence
 
 from shortcut_policy.results import Result, Row
@@ -48,8 +49,9 @@ def policy_name(objective: str) -> str:
 
 
 def objective_label(result: Result) -> str:
-    """What a result is called in a comparison: by its preset, of which an objective may have several."""
-    return policy_name(result.name.partition("_comparison_")[2] or result.objective)
+    """What a result is called in a comparison: by its preset or variant, of which an objective may have several."""
+    named = re.fullmatch(rf"{re.escape(result.task)}_(?:comparison|one_step)_(?P<variant>.+)", result.name)
+    return policy_name(named["variant"] if named else result.objective)
 
 
 def comparison_table(results: Sequence[Result]) -> str:

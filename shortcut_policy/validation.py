@@ -51,7 +51,8 @@ def chunk_figures(
     Returns:
         "action_error_{n}_steps": difference of sampled and demonstrated actions.
         "step_gap_{n}_steps": difference of the chunks in n and in the most steps, from the same noise.
-        "roughness_{n}_steps", "roughness_demonstrated": second difference of successive actions; 0 on a straight line.
+        "roughness_{n}_steps", "roughness_demonstrated": second difference of successive actions; 0 on a straight line,
+            left out where no three actions follow one another.
     """
     config = policy.config
     executed, most = slice(-config.action_offset, -config.action_offset + config.action_steps), max(num_steps)
@@ -80,7 +81,7 @@ def chunk_figures(
             add(f"roughness_{steps}_steps", chunk.diff(n=2, dim=1), bends)
             if steps < most:
                 add(f"step_gap_{steps}_steps", chunk - chunks[most], real)
-    return {name: float(mean.total / mean.count.clamp(min=1)) ** 0.5 for name, mean in squares.items()}
+    return {name: float(mean.total / mean.count) ** 0.5 for name, mean in squares.items() if mean.count > 0}
 
 
 def validate(

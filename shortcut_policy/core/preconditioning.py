@@ -59,7 +59,7 @@ class Preconditioning:
         return s
 
     def weight(self, t: Tensor) -> Tensor:
-        """V(t) over its mean on [0, 1], (1 + sigma^2) / 3: (B,).
+        """V(t) over its mean on [0, 1], (1 + sigma^2) / 3: (B,); at t = 0 that is 3 / (1 + sigma^2).
 
         An error of the velocity, weighted so, counts like one of F, of which every time has as much to learn. Without
         weights the times near the data count most, where 1 / sigma^2 times as much of the velocity is left over as near

@@ -1,4 +1,4 @@
-"""Convolutions over few positions as one matrix product each, for answers of one robot on a CPU.
+"""Convolutions over few positions as one matrix product each, for answers of one robot, or a few, on a CPU.
 
 A chunk has 16 positions, on the U-Net's lowest stage 4. There the time of a convolution is that of reading its weights,
 which a product of matrices does nearly at the memory's speed, and a convolution routine, made for many positions, does
@@ -15,7 +15,7 @@ class MatrixConv1d(nn.Module):
     """What an `nn.Conv1d` computes, (B, C_in, T) -> (B, C_out, T'): windows of the input times a matrix.
 
     Args:
-        convolution: the original; its weights are copied.
+        convolution: the original; its weights are copied, and do not learn.
 
     Raises:
         ValueError: it has groups, a dilation, or pads with something else than zeros.
@@ -31,14 +31,14 @@ class MatrixConv1d(nn.Module):
             convolution.stride[0],
             convolution.padding[0],
         )
-        out, inside, size = convolution.weight.shape
-        self.linear = nn.Linear(inside * size, out, bias=convolution.bias is not None)
-        _fill(self.linear, convolution.weight.permute(0, 2, 1).reshape(out, size * inside), convolution.bias)
+        self.weight = _frozen(convolution.weight.permute(0, 2, 1).flatten(1))  # (C_out, k C_in)
+        self.bias = None if convolution.bias is None else _frozen(convolution.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T) -> (B, C_out, T')."""
         windows = functional.pad(x, (self.padding, self.padding)).unfold(2, self.kernel_size, self.stride)
-        return self.linear(windows.permute(0, 2, 3, 1).flatten(2)).transpose(1, 2)  # windows (B, C_in, T', k)
+        rows = windows.permute(0, 2, 3, 1).flatten(2)  # of windows (B, C_in, T', k)
+        return functional.linear(rows, self.weight, self.bias).transpose(1, 2)
 
 
 class MatrixConvTranspose1d(nn.Module):
@@ -47,7 +47,7 @@ class MatrixConvTranspose1d(nn.Module):
     Two neighbours of the input make two of the output: y_2i = W_3 x_(i-1) + W_1 x_i, y_(2i+1) = W_2 x_i + W_0 x_(i+1).
 
     Args:
-        convolution: the original; its weights are copied.
+        convolution: the original; its weights are copied, and do not learn.
 
     Raises:
         ValueError: it has another kernel, stride or padding.
@@ -59,14 +59,13 @@ class MatrixConvTranspose1d(nn.Module):
         shape = (*convolution.kernel_size, *convolution.stride, *convolution.padding, *convolution.output_padding)
         if shape != (4, 2, 1, 0):
             raise ValueError(f"kernel, stride, padding and output padding must be (4, 2, 1, 0), got {shape}")
-        inside, out, _ = convolution.weight.shape
-        self.linear = nn.Linear(inside, 4 * out, bias=False)
-        self.bias = None if convolution.bias is None else nn.Parameter(convolution.bias.detach().clone())
-        _fill(self.linear, convolution.weight.permute(2, 1, 0).reshape(4 * out, inside), None)
+        self.weight = _frozen(convolution.weight.permute(2, 1, 0).flatten(0, 1))  # (4 C_out, C_in)
+        self.bias = None if convolution.bias is None else _frozen(convolution.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T) -> (B, C_out, 2T)."""
-        parts = self.linear(x.transpose(1, 2)).transpose(1, 2).unflatten(1, (4, -1))  # (B, 4, C_out, T)
+        product = functional.linear(x.transpose(1, 2), self.weight).transpose(1, 2)
+        parts = product.unflatten(1, (4, -1))  # (B, 4, C_out, T)
         before = functional.pad(parts[:, 3, :, :-1], (1, 0))
         after = functional.pad(parts[:, 0, :, 1:], (0, 1))
         even, odd = before + parts[:, 1], parts[:, 2] + after
@@ -75,14 +74,20 @@ class MatrixConvTranspose1d(nn.Module):
 
 
 def with_matrix_convolutions(network: nn.Module) -> nn.Module:
-    """Replace all one-dimensional convolutions of a network, in place, by equal matrix products."""
+    """Replace the one-dimensional convolutions of a network, in place, by equal matrix products.
+
+    Those of a kind that has none here stay as they are.
+    """
     for name, child in network.named_children():
-        if isinstance(child, nn.Conv1d):
-            setattr(network, name, MatrixConv1d(child))
-        elif isinstance(child, nn.ConvTranspose1d):
-            setattr(network, name, MatrixConvTranspose1d(child))
-        else:
-            with_matrix_convolutions(child)
+        try:
+            if isinstance(child, nn.Conv1d):
+                setattr(network, name, MatrixConv1d(child))
+            elif isinstance(child, nn.ConvTranspose1d):
+                setattr(network, name, MatrixConvTranspose1d(child))
+            else:
+                with_matrix_convolutions(child)
+        except ValueError:
+            continue
     return network
 
 
@@ -92,7 +97,5 @@ def _require_plain(convolution: nn.Conv1d | nn.ConvTranspose1d) -> None:
         raise ValueError(f"groups, dilation and padding mode must be (1, 1, 'zeros'), got {found}")
 
 
-def _fill(linear: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
-    linear.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+def _frozen(values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values.detach().clone().contiguous(), requires_grad=False)

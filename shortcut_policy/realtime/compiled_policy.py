@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from shortcut_policy.action_prefix import ActionPrefix
-from shortcut_policy.nn.matrix_convolutions import with_matrix_convolutions
+from shortcut_policy.nn.matrix_convolutions import MatrixConv1d, MatrixConvTranspose1d, with_matrix_convolutions
 from shortcut_policy.policy import Policy
+
+MATRIX_BATCH = 8
+"""The largest batch whose convolutions are compiled as matrix products on a CPU."""
 
 Mode = Literal["eager", "inductor", "cuda_graph"]
 Precision = Literal["fp32", "bf16"]
@@ -28,8 +31,8 @@ class CompiledPolicy:
         num_steps: network evaluations.
         batch_size: B.
         mode: "eager" runs kernel by kernel; "inductor" compiles (`torch.compile`), weights and step sizes
-            being constants, and on a CPU convolutions over a chunk as matrix products; "cuda_graph" captures what
-            inductor makes.
+            being constants, and on a CPU the convolutions of small batches as matrix products; "cuda_graph" captures
+            what inductor makes.
         precision: of weights and matrix products; "bf16" keeps normalisation, the sinusoids of t and d, and
             integration in fp32.
         seed: of the noise where none is given.
@@ -62,7 +65,7 @@ class CompiledPolicy:
         self._device = device
         self._generator = torch.Generator().manual_seed(seed)
         frozen = copy.deepcopy(policy).eval().requires_grad_(False)
-        if mode == "inductor" and device.type == "cpu":
+        if mode == "inductor" and device.type == "cpu" and batch_size <= MATRIX_BATCH:
             with_matrix_convolutions(frozen.network)
         if precision == "bf16":
             _to_bf16(frozen.network)
@@ -231,7 +234,9 @@ def action_difference(
 def _to_bf16(network: nn.Module) -> None:
     """Weights of linear maps and convolutions in bfloat16; autocast then has nothing to cast at every call."""
     for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d):
+        if isinstance(
+            module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, MatrixConv1d, MatrixConvTranspose1d)
+        ):
             module.to(torch.bfloat16)
 
 

@@ -14,6 +14,7 @@ import torch
 from shortcut_policy.nn.matrix_convolutions import with_matrix_convolutions
 from shortcut_policy.policy import Policy
 from shortcut_policy.realtime.chunk_module import ChunkFunction, ChunkModule
+from shortcut_policy.realtime.compiled_policy import MATRIX_BATCH
 from shortcut_policy.realtime.export import TOLERANCE, Exported, check_target, write_checked
 
 
@@ -50,10 +51,10 @@ def export_aoti(
     if batch_size is None or batch_size < 1:
         raise ValueError(f"batch_size of a package must be a positive number, got {batch_size}")
     _require_compiler()
-    module = ChunkModule(policy, num_steps)
-    if policy.device.type == "cpu":
-        with_matrix_convolutions(module.policy.network)
-    program = torch.export.export(module, module.example(batch_size, seed=0))
+    module, compiled = ChunkModule(policy, num_steps), ChunkModule(policy, num_steps)
+    if policy.device.type == "cpu" and batch_size <= MATRIX_BATCH:
+        with_matrix_convolutions(compiled.policy.network)
+    program = torch.export.export(compiled, module.example(batch_size, seed=0))
     values = module.metadata(batch_size, checkpoint_sha256)
     metadata = {name: json.dumps(value) for name, value in values.items()}
 

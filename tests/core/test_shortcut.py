@@ -212,19 +212,20 @@ def test_rows_of_both_kinds_are_weighted_by_their_own_error():
     assert weighted.per_row.requires_grad, "weights have no gradient, errors do"
 
 
-def test_errors_of_the_prediction_count_the_same_at_all_times():
-    """(s - target)^2 weighted by V is (F - its target)^2, over the mean of V, so that the mean weight is 1."""
+def test_errors_of_the_prediction_are_those_of_the_raw_network():
+    """(F - F*)^2 from the network's own output, times V over V's mean: the rows' weights 1 / V and V cancel."""
     network, data = Recorder(0, torch.float64), torch.randn(B, 16, 2, dtype=torch.float64)
-    draw = as_float64(draw_for(Shortcut(), (16, 2)))
-    nets = Networks(bind(network), bind(network))
-    velocity, prediction = (
-        Shortcut(sigma_data=0.5, weighting=weighting).loss(nets, Batch(data), draw).per_row
-        for weighting in ("velocity", "prediction")
-    )
-    variance = (1 - draw.t) ** 2 + draw.t**2 * 0.25
-    torch.testing.assert_close(prediction, velocity * variance * 3 / 1.25)
-    t = torch.linspace(0, 1, 10_001, dtype=torch.float64)
-    assert torch.trapezoid(Preconditioning(0.5).weight(t), t) == pytest.approx(1.0, abs=1e-6)
+    draw = as_float64(draw_for(Shortcut(bootstrap_fraction=0.0), (16, 2)))
+    objective = Shortcut(bootstrap_fraction=0.0, sigma_data=0.5, weighting="prediction")
+    per_row = objective.loss(Networks(bind(network), bind(network)), Batch(data), draw).per_row
+    t = draw.t[:, None, None]
+    variance = (1 - t) ** 2 + t**2 * 0.25
+    x_t, v = (1 - t) * draw.noise + t * data, data - draw.noise
+    raw = network(x_t / variance.sqrt(), draw.t, draw.d, None)
+    raw_target = variance.sqrt() * (v - (t * 0.25 - (1 - t)) / variance * x_t)
+    torch.testing.assert_close(per_row, (raw - raw_target).square().mean(dim=(1, 2)) * 3 / 1.25)
+    times = torch.linspace(0, 1, 10_001, dtype=torch.float64)
+    assert torch.trapezoid(Preconditioning(0.5).weight(times), times) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_bounds_act_on_the_middle_point_and_on_the_target():
@@ -308,8 +309,9 @@ def test_bootstrap_rows_wait_for_the_flow():
 
 
 def test_a_batch_without_a_bootstrap_row_is_refused():
-    with pytest.raises(ValueError, match=r"2 rows with bootstrap_fraction 0\.1"):
-        Shortcut(bootstrap_fraction=0.1).draw(torch.Size((2, 4, 2)), 0.0, torch.Generator())
+    for start in (0.0, 0.5):
+        with pytest.raises(ValueError, match=r"2 rows with bootstrap_fraction 0\.1"):
+            Shortcut(bootstrap_fraction=0.1, bootstrap_start=start).draw(torch.Size((2, 4, 2)), 0.0, torch.Generator())
 
 
 def test_targets_of_the_official_code(real_data):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from small_policy import demonstrations, small_policy
+from torch import nn
 
 from shortcut_policy.data.episodes import Episodes
 from shortcut_policy.realtime.compiled_policy import action_difference
@@ -30,11 +31,17 @@ def test_the_chunks_are_those_of_the_policy(num_steps, batch_size):
     assert chunk.dtype == np.float32
 
 
-def test_inductor_computes_the_same():
-    policy = small_policy(network={"name": "unet1d", "options": {"widths": [8], "step_embedding_dim": 8}})
-    compiled = policy.compile(mode="inductor")
+@pytest.mark.parametrize(("precision", "difference"), [("fp32", 1e-3), ("bf16", 5.0)])  # px, of some hundreds
+def test_inductor_computes_the_same(precision, difference):
+    """With matrix products in the place of all convolutions, those that halve and double the length as well."""
+    policy = small_policy(network={"name": "unet1d", "options": {"widths": [8, 8], "step_embedding_dim": 8}})
+    state = torch.random.get_rng_state()
+    compiled = policy.compile(mode="inductor", precision=precision)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not any(isinstance(module, nn.Conv1d | nn.ConvTranspose1d) for module in compiled.network.modules())
+    assert not any(parameter.requires_grad for parameter in compiled.network.parameters())
     observations = {key: torch.from_numpy(values) for key, values in observe(4).items()}
-    assert action_difference(policy, compiled, observations) < 1e-3  # px, of some hundreds
+    assert action_difference(policy, compiled, observations) < difference
 
 
 def test_a_sampler_that_re_noises_gets_all_its_noise():

@@ -318,7 +318,7 @@ def test_a_missing_file_is_named(tmp_path, load):
 
 
 def test_a_package_of_native_code_acts_as_the_policy(tmp_path):
-    policy = lively(small_policy(network=TRANSFORMER, episodes=poses(), metadata={"task": "toy"}))
+    policy = lively(small_policy(network=UNET, episodes=poses(), metadata={"task": "toy"}))
     exported = export_aoti(policy, tmp_path / "policy.pt2", checkpoint_sha256="abc")
     assert exported.difference < 1e-5
     assert list(tmp_path.iterdir()) == [exported.path]

@@ -100,8 +100,8 @@ class Shortcut:
         guided_levels: where that guidance acts: on the "finest" level only (the paper's code), from which the
             coarser ones inherit it, or on "all".
         sigma_data: of the `Preconditioning`; None for none, as in the paper.
-        weighting: whether an error of the "velocity" counts the same at all times (the paper's), or one of the
-            "prediction" F of the preconditioned network (`Preconditioning.weight`).
+        weighting: None for errors of the velocity (the paper's), or "prediction" for errors of what the preconditioned
+            network predicts (`Preconditioning.weight`): those at t = 0, where one step begins, weigh most.
         weight_power, weight_offset: p and c of the rows' `adaptive_weight`; p = 0 for equal weights, as in the paper.
     """
 
@@ -118,7 +118,7 @@ class Shortcut:
     bootstrap_guidance: float = 1.0
     guided_levels: Literal["finest", "all"] = "finest"
     sigma_data: float | None = None
-    weighting: Literal["velocity", "prediction"] = "velocity"
+    weighting: Literal["prediction"] | None = None
     weight_power: float = 0.0
     weight_offset: float = 1e-3
 
@@ -126,6 +126,8 @@ class Shortcut:
         Interpolant(self.sigma_min)
         check_weight(self.weight_power, self.weight_offset)
         Preconditioning(self.sigma_data)
+        if self.weighting not in (None, "prediction"):
+            raise ValueError(f"weighting must be prediction or null, got {self.weighting!r}")
         if self.weighting == "prediction" and self.sigma_data is None:
             raise ValueError("weighting='prediction' weighs what a preconditioned network predicts: give a sigma_data")
         if self.base_steps < 2:
@@ -144,7 +146,6 @@ class Shortcut:
             ("flow_times", self.flow_times, ("uniform", "grid")),
             ("levels", self.levels, ("balanced", "uniform", "official")),
             ("guided_levels", self.guided_levels, ("finest", "all")),
-            ("weighting", self.weighting, ("velocity", "prediction")),
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
@@ -170,14 +171,15 @@ class Shortcut:
             ValueError: the batch is so small that no row, or no flow row, is left.
         """
         rows, device = shape[0], generator.device
-        fraction = self.bootstrap_fraction if progress >= self.bootstrap_start else 0.0
-        bootstrap = spread_rows(rows, fraction)
+        bootstrap = spread_rows(rows, self.bootstrap_fraction)
         count = int(bootstrap.sum())
-        if count == 0 < fraction:
+        if count == 0 < self.bootstrap_fraction:
             raise ValueError(
                 f"a batch of {rows} rows with bootstrap_fraction {self.bootstrap_fraction} has no bootstrap row: "
                 "raise one of them"
             )
+        if progress < self.bootstrap_start:
+            bootstrap, count = torch.zeros_like(bootstrap), 0
         if self.flow_times == "grid":
             finest = torch.full((rows,), self.steps.finest_level, device=device)
             t = draw_grid_times(finest, generator)
@@ -227,11 +229,9 @@ class Shortcut:
         error = self._velocity(student)(x_t, draw.t, draw.d).to(target.dtype) - target
         square = mean_square(error, batch.loss_mask)
         is_bootstrap = draw.bootstrap.to(square.device, non_blocking=True)
-        weight = adaptive_weight(square, self.weight_power, self.weight_offset)
-        if self.weighting == "prediction":
-            weight = weight * Preconditioning(self.sigma_data).weight(draw.t)
+        weighed = square if self.weighting is None else square * Preconditioning(self.sigma_data).weight(draw.t)
         return Loss(
-            weight * square,
+            adaptive_weight(weighed, self.weight_power, self.weight_offset) * weighed,
             {
                 "flow_loss": Mean.over(square, ~is_bootstrap),
                 "bootstrap_loss": Mean.over(square, is_bootstrap),
