@@ -11,6 +11,7 @@ mixture of Gaussians, `images FIGURE: NAME NAME ...` for generators, `latency: N
 import os
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 from image_gen.grid import text_to_grid
@@ -83,7 +84,8 @@ def picture_of(block: re.Match[str], root: Path = ROOT) -> bytes:
         return score_against_latency(*map(read_latency_result, sources), sources)
     results = [read_result(path) for path in sources]
     if block["kind"] == "recipe":
-        named = {differing_options(result, results[0]).replace("`", ""): result for result in results}
+        labels = [differing_options(result, results[0]).replace("`", "") for result in results]
+        named = dict(zip(["\n".join(textwrap.wrap(label, 32)) for label in labels], results, strict=True))
         return comparison(named, sources, figure_of_merit="score")
     if block["kind"] == "objectives":
         named = {objective_label(result): result for result in results}
