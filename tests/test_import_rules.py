@@ -66,6 +66,8 @@ MAY_IMPORT = {
     "shortcut_policy.realtime.sampling_process": """numpy cloudpickle
         shortcut_policy.worker_processes envs.worker_process""",
     "shortcut_policy.result_tables": "shortcut_policy.results",
+    "shortcut_policy.recipe_table": """numpy shortcut_policy.core shortcut_policy.results
+        shortcut_policy.result_tables shortcut_policy.statistics""",
     "shortcut_policy.latency_results": """shortcut_policy.config shortcut_policy.results
         shortcut_policy.result_tables""",
     "shortcut_policy.speed_results": "shortcut_policy.config",

