@@ -7,7 +7,6 @@ larger of the time to read the weights once and the time to start as many empty 
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -15,21 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
+from benchmark_policy import BenchmarkPolicy, draw_observations
 from hydra_command import command
 from timing import time_in_turns
 
 from shortcut_policy.config import Component, from_mapping, to_mapping
 from shortcut_policy.policy import Policy
-from shortcut_policy.policy_config import PolicyConfig
-from shortcut_policy.pretrained import find_checkpoint
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware, installed_versions
 from shortcut_policy.realtime.compiled_policy import CompiledPolicy, Mode, Precision, action_difference
 from shortcut_policy.realtime.latency import times_in_turns
 from shortcut_policy.realtime.latency_floor import count_kernels, empty_kernel_ms, read_ms, weight_bytes
 from shortcut_policy.speed_results import SpeedFloor, SpeedResult, SpeedRow, speed_table
 from shortcut_policy.training.distributed import join_processes
-from shortcut_policy.vision_config import VisionConfig
 
 FEWEST_CALLS = 50
 IN_A_ROW = 10
@@ -40,14 +36,6 @@ IN_A_ROW = 10
 class LatencyBenchmark:
     """The values of `configs/benchmark_latency.yaml` that say what is measured."""
 
-    checkpoint: str | None
-    observations: Mapping[str, int] | None
-    images: Mapping[str, tuple[int, int, int]] | None
-    observation_steps: int
-    action_dim: int
-    horizon: int
-    network: Component
-    vision: VisionConfig
     steps: tuple[int, ...]
     ddim_steps: int
     ddpm_steps: int
@@ -83,23 +71,6 @@ class Case:
         return f"{self.sampler}-{made.num_steps} {made.mode} {made.precision}"
 
 
-def make_policy(config: LatencyBenchmark, device: torch.device) -> Policy:
-    """The checkpoint's policy, or one of the given shapes."""
-    if config.checkpoint is not None:
-        return Policy.from_pretrained(find_checkpoint(config.checkpoint), device)
-    torch.manual_seed(0)
-    policy_config = PolicyConfig(
-        observation_dims={"state": 6} if config.observations is None else config.observations,
-        action_dim=config.action_dim,
-        observation_steps=config.observation_steps,
-        horizon=config.horizon,
-        network=config.network,
-        image_shapes=config.images or {},
-        vision=config.vision if config.images else None,
-    )
-    return Policy(policy_config).to(device).eval().requires_grad_(False)
-
-
 def with_sampler(policy: Policy, objective: Component) -> Policy:
     """The same network under another objective's sampler: what it costs depends on no weights."""
     other = Policy(replace(policy.config, objective=objective), policy.normalizer).to(policy.device).eval()
@@ -120,17 +91,6 @@ def make_cases(config: LatencyBenchmark, policy: Policy) -> list[Case]:
                 print(f"making one step ready: {mode}, {precision}", flush=True)
                 cases.append(Case("shortcut", shortcut, shortcut.compile(mode=mode, precision=precision)))
     return cases
-
-
-def draw_observations(policy: Policy, rows: int) -> dict[str, torch.Tensor]:
-    """Random observations {key: (rows, To, *shape)} in host memory: what they are changes no latency."""
-    generator, steps = torch.Generator().manual_seed(0), policy.config.observation_steps
-    return {
-        key: torch.randint(256, (rows, steps, *shape), generator=generator, dtype=torch.uint8)
-        if key in policy.config.image_shapes
-        else torch.randn(rows, steps, *shape, generator=generator)
-        for key, shape in policy.config.observation_shapes.items()
-    }
 
 
 def measure_rows(cases: list[Case], rounds: int) -> tuple[SpeedRow, ...]:
@@ -210,15 +170,15 @@ def main(values: dict[str, Any]) -> None:
     target = Path(values["result"]) if values["result"] else None
     if target and target.exists() and not values["overwrite"]:
         raise FileExistsError(f"{target} exists: choose another result=, or say overwrite=true")
-    values["network"] = {"name": values["network"].pop("name"), "options": values["network"]}
+    timed = BenchmarkPolicy.take(values)
     config = from_mapping(LatencyBenchmark, {field.name: values[field.name] for field in fields(LatencyBenchmark)})
     with join_processes(values["device"]) as processes:
         device = processes.device
-        policy = make_policy(config, device)
+        policy = timed.make(device)
         cases = make_cases(config, policy)
         result = SpeedResult(
             name=target.stem if target else "latency",
-            network=HydraConfig.get().runtime.choices["network"] if config.checkpoint is None else config.checkpoint,
+            network=timed.name(),
             parameters=sum(parameter.numel() for parameter in policy.network.parameters()),
             observations=policy.config.observation_shapes,
             command=current_command(),

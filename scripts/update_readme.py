@@ -5,7 +5,7 @@ A table stands between `<!-- result: NAME -->` and `<!-- end -->`, several resul
 The other blocks end alike: `objectives FIGURE: NAME NAME ...` for objectives with one budget, with cost and commands,
 `recipe FIGURE: NAME NAME ...` for variants of one training, `mixture FIGURE: NAME NAME ...` for objectives on the
 mixture of Gaussians, `images FIGURE: NAME NAME ...` for generators, `latency: NAME` for scores against latency,
-`speed: NAME` for latencies, `experts: NAME`, and `file: PATH` for examples.
+`speed: NAME` for latencies, `loop: NAME` for control loops, `experts: NAME`, and `file: PATH` for examples.
 """
 
 import os
@@ -18,6 +18,7 @@ from image_gen.grid import text_to_grid
 from image_gen.image_results import image_table, read_image_result
 from shortcut_policy.expert_results import expert_table, read_expert_results
 from shortcut_policy.latency_results import latency_table, read_latency_result
+from shortcut_policy.loop_results import loop_table, read_loop_result
 from shortcut_policy.mixture_results import mixture_table, read_mixture_result
 from shortcut_policy.plots import comparison, image_samples, mixture_samples, score_against_latency, score_and_latency
 from shortcut_policy.recipe_table import differing_options, recipe_table
@@ -34,9 +35,9 @@ from shortcut_policy.speed_results import read_speed_result, speed_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-KIND = r"(?P<kind>result|comparison|objectives|recipe|mixture|images|latency|speed|experts|file)(?: (?P<figure>\S+))?"
+KINDS = "result|comparison|objectives|recipe|mixture|images|latency|speed|loop|experts|file"
 BLOCK = re.compile(
-    rf"(?P<head><!-- {KIND}: (?P<names>[^>]+) -->\n).*?(?P<foot><!-- end -->)",
+    rf"(?P<head><!-- (?P<kind>{KINDS})(?: (?P<figure>\S+))?: (?P<names>[^>]+) -->\n).*?(?P<foot><!-- end -->)",
     re.DOTALL,
 )
 
@@ -105,6 +106,9 @@ def render(page: str, root: Path = ROOT, figures: str = "docs/figures") -> str:
         elif block["kind"] == "speed":
             (source,) = sources_of(block, root)
             body = speed_table(read_speed_result(source))
+        elif block["kind"] == "loop":
+            (source,) = sources_of(block, root)
+            body = loop_table(read_loop_result(source))
         elif block["kind"] == "experts":
             (source,) = sources_of(block, root)
             body = expert_table(read_expert_results(source).rows)
@@ -126,7 +130,7 @@ def main() -> None:
     for page in PAGES:
         text = render(page.read_text(), figures=figures_from(page))
         for block in BLOCK.finditer(text):
-            if block["kind"] not in ("experts", "file", "speed"):
+            if block["kind"] not in ("experts", "file", "loop", "speed"):
                 (ROOT / "docs" / "figures" / f"{figure_of(block)}.png").write_bytes(picture_of(block))
         page.write_text(text)
 

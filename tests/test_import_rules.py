@@ -71,6 +71,7 @@ MAY_IMPORT = {
     "shortcut_policy.latency_results": """shortcut_policy.config shortcut_policy.results
         shortcut_policy.result_tables""",
     "shortcut_policy.speed_results": "shortcut_policy.config",
+    "shortcut_policy.loop_results": "shortcut_policy.config shortcut_policy.realtime.loop_report",
     "shortcut_policy.mixture_results": "shortcut_policy.config shortcut_policy.result_tables",
     "shortcut_policy.gaussian_mixture": "torch",
     "shortcut_policy.objective_cost": "torch shortcut_policy.core",
