@@ -55,6 +55,7 @@ class EvalConfig:
     workers: int | None
     videos: int
     video_seeds: tuple[int, ...] | None
+    noise_scale: float | None
     latency_calls: int
     output: str | None
     result: str | None
@@ -182,7 +183,8 @@ def main(values: dict[str, Any]) -> None:
     config = from_mapping(EvalConfig, values)
     checkpoints = [find_checkpoint(path) for path in config.checkpoint]
     with join_processes(config.device) as processes:
-        policies = [Policy.from_pretrained(path, processes.device) for path in checkpoints]
+        device, scale = processes.device, config.noise_scale
+        policies = [Policy.from_pretrained(path, device, noise_scale=scale) for path in checkpoints]
     for path, policy in zip(checkpoints, policies, strict=True):
         if not policy.config.metadata.keys() >= {"task", "environment", "training"}:
             raise ValueError(f"{path} does not say its task: evaluate it with shortcut_policy.evaluation.evaluate")

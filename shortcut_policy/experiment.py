@@ -265,7 +265,7 @@ def read_trained(path: str, policy: Policy, option: str) -> Policy:
     """
     trained = Policy.from_pretrained(find_checkpoint(path), policy.device)
     there, here = (_architecture(each.config) for each in (trained, policy))
-    for name in sorted(here.keys() - {"objective", "metadata", "action_steps"}):
+    for name in sorted(here.keys() - {"objective", "metadata", "action_steps", "noise_scale"}):
         if there[name] != here[name]:
             raise ValueError(f"{option}={path} has {name} {there[name]}, and this run {here[name]}: they must agree")
     fitted = policy.normalizer.state_dict()

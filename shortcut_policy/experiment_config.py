@@ -87,6 +87,7 @@ class WindowConfig:
     normalization: Normalization = "limits"
     mask_padding: bool = False
     prefix_steps: int = 0
+    noise_scale: float = 1.0
 
 
 @dataclass(frozen=True)

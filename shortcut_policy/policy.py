@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -152,7 +153,8 @@ class Policy(nn.Module):
             known_actions: (B, k, E) in the data's units, from now on: actions that are committed already and that the
                 chunk is to continue; k is at most the policy's `prefix_steps`.
             known_steps: (B,), how many of these are known in every row, where it is not all of them.
-            noise: (B, T, A) standard normal; drawn from `generator` (default: torch's) where it is not given.
+            noise: (B, T, A) standard normal; drawn from `generator` (default: torch's) where it is not given. Sampling
+                begins with `noise_scale` times it.
             step_noise: (n, B, T, A) for a sampler that re-noises n times on the way (`step_noises`); drawn likewise.
             generator: on the policy's device.
 
@@ -193,7 +195,7 @@ class Policy(nn.Module):
         """
         prefix = prefix or self._prefix(None, None, noise.shape[0])
         predict = BoundNetwork(self.network, self.condition(observation) | self._known(prefix))
-        chunk = sampler(predict, noise, step_noise)
+        chunk = sampler(predict, self.config.noise_scale * noise, step_noise)
         chunk = self.normalizer.action.inverse(chunk)[:, -self.config.action_offset :]
         chunk = self.config.action_codec.decode(chunk)
         return chunk if prefix is None else prefix.begin(chunk)
@@ -238,15 +240,23 @@ class Policy(nn.Module):
         write_pretrained(Path(folder), "policy", to_mapping(self.config), self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: torch.device | str = "cpu") -> Self:
+    def from_pretrained(
+        cls, folder: str | Path, device: torch.device | str = "cpu", *, noise_scale: float | None = None
+    ) -> Self:
         """Load a checkpoint folder, for inference.
+
+        Args:
+            folder: of the checkpoint.
+            device: where the policy shall run.
+            noise_scale: in place of the checkpoint's.
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: another version, or a damaged file.
+            ValueError: another version, or a damaged file; the noise's scale is out of range.
         """
         loaded = read_pretrained(folder, "policy")
         config = from_mapping(PolicyConfig, loaded.config, "config.")
+        config = config if noise_scale is None else replace(config, noise_scale=noise_scale)
         with torch.random.fork_rng(devices=[]):  # for the weights that are replaced at once
             policy = cls(config)
         try:

@@ -70,7 +70,12 @@ def differing_options(result: Result, first: Result) -> str:
 
 def _options(result: Result) -> dict[str, Any]:
     training = result.training
-    known: dict[str, Any] = {"training seeds": len(training.seeds), "updates": training.steps, **training.options}
+    known: dict[str, Any] = {
+        "training seeds": len(training.seeds),
+        "updates": training.steps,
+        "noise_scale": 1.0,
+        **training.options,
+    }
     objective = training.options.get("objective", {})
     defaults = {f.name: f.default for f in fields(objective_class(result.objective)) if f.default is not MISSING}
     known["objective"] = {**objective, "options": {**defaults, **objective.get("options", {})}}

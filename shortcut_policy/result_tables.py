@@ -36,6 +36,8 @@ def markdown_table(result: Result) -> str:
         f"{evaluation.episodes} episodes each from seed {evaluation.first_seed}, checkpoint: "
         f"{evaluation.checkpoint.split(',')[0]}; 95 % intervals. Latency: one robot, on {result.hardware}.",
     ]
+    if training.options.get("noise_scale", 1.0) != 1.0:
+        lines[-1] += f" Sampled from noise of standard deviation {training.options['noise_scale']}."
     reruns = [f"{row.reruns} with {row.steps} steps" for row in result.rows if row.reruns]
     if reruns:
         lines[-1] += f" Episodes that ran again because a rollout worker died: {', '.join(reruns)}."

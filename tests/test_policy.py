@@ -89,6 +89,17 @@ def test_the_noise_determines_the_sample():
     assert torch.equal(policy.sample(numpy_observation, 2, noise=noise()), sample)
 
 
+def test_sampling_begins_with_the_noise_times_its_scale(tmp_path):
+    usual, narrow = small_policy(), small_policy(noise_scale=0.75)
+    assert torch.equal(narrow.sample(observe(), 2, noise=noise()), usual.sample(observe(), 2, noise=0.75 * noise()))
+    certain = small_policy(noise_scale=0.0)
+    assert torch.equal(certain.sample(observe(), 2, noise=noise()), certain.sample(observe(), 2, noise=noise(seed=1)))
+    narrow.save_pretrained(tmp_path)
+    assert Policy.from_pretrained(tmp_path).config.noise_scale == 0.75
+    other = Policy.from_pretrained(tmp_path, noise_scale=1.0)
+    assert torch.equal(other.sample(observe(), 2, noise=noise()), usual.sample(observe(), 2, noise=noise()))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 
@@ -27,6 +28,8 @@ def test_defaults_are_diffusion_policys_window():
         ({"action_offset": 1}, r"action_offset must lie in \(-horizon, 0\] = \(-16, 0\], got 1"),
         ({"action_offset": -16}, r"\(-16, 0\], got -16"),
         ({"action_codec": ActionCodec("absolute_pose")}, "action_dim=2 does not fit actions 'absolute_pose' of 1 arm"),
+        ({"noise_scale": -0.5}, "noise_scale must be 0 or more and finite, got -0.5"),
+        ({"noise_scale": math.inf}, "noise_scale must be 0 or more and finite, got inf"),
         ({"action_steps": 17}, "action_steps=17 .* horizon=16 with action_offset=0 holds 16"),
         ({"action_steps": 16, "action_offset": -1}, "action_steps=16 .* action_offset=-1 holds 15"),
     ],

@@ -37,6 +37,12 @@ def test_only_options_that_change_the_weights_are_named():
 def test_an_option_that_an_older_file_lacks_had_its_default():
     assert differing_options(with_options(weight_power=0.0, weighting=None), PLAIN) == "`shortcut`"
     assert differing_options(PLAIN, with_options(weight_power=1.0)) == "`weight_power: 0.0`"
+    usual, narrow = (
+        replace(PLAIN, training=replace(TRAINING, options={**TRAINING.options, "noise_scale": scale}))
+        for scale in (1.0, 0.75)
+    )
+    assert differing_options(usual, PLAIN) == "`shortcut`"
+    assert differing_options(narrow, PLAIN) == "`noise_scale: 0.75`"
 
 
 def test_every_variant_has_its_difference_to_the_most_steps_and_its_figures():

@@ -56,6 +56,15 @@ def test_result_table_plot_and_videos(tmp_path, run_folder, run_command):
     repeated = read_result(tmp_path / "again" / "result.json")
     assert [row.per_seed for row in repeated.rows] == [row.per_seed for row in result.rows]
 
+    narrow = run_command("eval_policy", *words, "noise_scale=0", "videos=0", f"output={tmp_path / 'narrow'}")
+    assert narrow[0] == 0
+    certain = read_result(tmp_path / "narrow" / "result.json")
+    assert certain.training.options["noise_scale"] == 0
+    assert [row.scores for row in certain.rows] != [row.scores for row in result.rows]
+    code, _, errors = run_command("eval_policy", *words, "noise_scale=-1", f"output={tmp_path / 'wrong'}")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "noise_scale must be 0 or more and finite, got -1" in errors
+
     over = run_command("eval_policy", *words[:-1], "overwrite=true", "video_seeds=[100001]")
     assert over[0] == 0
     assert {path.name[:10] for path in (folder / "videos").iterdir()} == {"seed100001"}, "older videos are gone"
