@@ -66,13 +66,15 @@ class PolicyClient:
             self.metadata: dict[str, Any] = self._receive()
             self._stack = stack.pop_all()
 
-    def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+    def infer(self, observation: Mapping[str, Any], committed: Any = None) -> dict[str, Any]:
         """The server's answer to an observation, with the chunk in "actions".
 
         Args:
             observation: {key: (D,)}, the newest observation, where the server is asked at every control step: it keeps
                 the last To itself. A robot that asks less often sends these To, {key: (To, D)}, oldest first: the
                 policy knows observations that are one control step apart.
+            committed: (k, E), for a policy with prefix conditioning (`metadata["prefix_steps"]`, the most): the actions
+                that the robot will have executed, from now on, when it has the answer, which begins with them.
 
         Returns:
             {"actions": (T, E) in the data's units, the action for the newest observation first, "server_timing": ...}
@@ -83,7 +85,7 @@ class PolicyClient:
             ConnectionError: the connection is closed.
             ValueError: the observation cannot be sent.
         """
-        return self._ask(dict(observation))
+        return self._ask({**observation, **({} if committed is None else {"committed": committed})})
 
     def reset(self, seed: int | None = None) -> None:
         """Begin an episode: the server forgets earlier observations.

@@ -43,4 +43,4 @@ class ClientState:
                 self._history[key] = np.concatenate([self._history[key][1:], value[None]])  # (To, *shape)
             else:
                 self._history[key] = np.repeat(value[None], self._steps, axis=0)
-        return SampleRequest(dict(self._history), self._sampler.draw_noise(self._generator))
+        return SampleRequest(dict(self._history), self._sampler.draw_noise(self._generator), request.committed)

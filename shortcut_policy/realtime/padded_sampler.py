@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from shortcut_policy.policy import Policy
-from shortcut_policy.realtime.requests import ObservationSpec
+from shortcut_policy.realtime.requests import RequestSpec
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,12 @@ class SampleRequest:
     Attributes:
         observation: {key: (To, *shape)}, oldest first: float32, images uint8.
         noise: (n, T, A), what the chunk begins with and what the sampler adds on the way.
+        committed: (k, E) float32, the actions that the chunk shall begin with; None for none.
     """
 
     observation: Mapping[str, np.ndarray]
     noise: Tensor
+    committed: np.ndarray | None = None
 
 
 class PaddedSampler:
@@ -40,14 +42,20 @@ class PaddedSampler:
         ValueError: the policy cannot sample in so many steps, or has an observation that cannot be asked for.
 
     Attributes:
-        spec: the observations that a request must hold.
+        spec: what a request must and may hold.
         horizon: T, actions in a chunk from now on.
         action_dim: E, width of the data set's actions.
     """
 
     def __init__(self, policy: Policy, num_steps: int, rows: int) -> None:
         config = policy.config
-        self.spec = ObservationSpec(config.observation_shapes, config.observation_steps, frozenset(config.image_shapes))
+        self.spec = RequestSpec(
+            config.observation_shapes,
+            config.observation_steps,
+            frozenset(config.image_shapes),
+            config.prefix_steps,
+            config.action_codec.decode(torch.zeros(config.action_dim)).shape[-1],
+        )
         self._policy = policy
         self._num_steps = num_steps
         self._rows = rows
@@ -64,11 +72,17 @@ class PaddedSampler:
         """A chunk (T, E) float32, in the data's units, for each of at most `rows` requests."""
         observation = self._zeros()
         noise = torch.zeros(self._draws, self._rows, *self._policy.chunk_shape)
+        committed = torch.zeros(self._rows, self.spec.prefix_steps, self.spec.action_dim)
+        lengths = torch.zeros(self._rows, dtype=torch.int64)
         for row, request in enumerate(requests):
             noise[:, row] = request.noise
             for key, value in request.observation.items():
                 observation[key][row] = torch.from_numpy(value)
-        chunks = self._policy.sample(observation, self._num_steps, noise=noise[0], step_noise=noise[1:])
+            if request.committed is not None:
+                lengths[row] = len(request.committed)
+                committed[row, : lengths[row]] = torch.from_numpy(request.committed)
+        known = {"known_actions": committed, "known_steps": lengths} if self.spec.prefix_steps else {}
+        chunks = self._policy.sample(observation, self._num_steps, noise=noise[0], step_noise=noise[1:], **known)
         return list(chunks[: len(requests)].float().cpu().numpy())
 
     def _zeros(self) -> dict[str, Tensor]:

@@ -6,6 +6,8 @@ On connecting, a client gets a map that describes the policy. Then it sends requ
                                   (H, W, C) uint8
     {key: (To, D), ...}           or these To themselves, oldest first: for a robot that does not ask at every step
                                   -> {"actions": (T, E) float32 in the data's units, "server_timing": {"infer_ms": ...}}
+    {..., "committed": (k, E)}    beside an observation, for a policy with prefix conditioning: the actions from now on
+                                  that will have been executed when the answer comes, which begins with them
     {"reset": True}               an episode begins: earlier observations are forgotten -> {"reset": True}
     {"reset": True, "seed": 3}    ... with this seed of the noise; both also beside an episode's first observation
 
@@ -82,6 +84,7 @@ class PolicyServer:
             "horizon": self._sampler.horizon,
             "action_steps": policy.config.action_steps,
             "action_dim": self._sampler.action_dim,
+            "prefix_steps": self._sampler.spec.prefix_steps,
             "num_steps": config.num_steps,
         }
         self._greeting = wire.pack(self.metadata)
