@@ -6,6 +6,8 @@ beside it; the table tells how late the ticks were, how long chunks took, and ho
 
 import json
 import math
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,6 @@ from shortcut_policy.policy import Policy
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware, installed_versions
 from shortcut_policy.realtime.compiled_policy import Mode, Precision
 from shortcut_policy.realtime.control_loop import ControlLoop, LoopConfig
-from shortcut_policy.realtime.loop_report import LoopReport
 from shortcut_policy.realtime.sampling import SampleChunk
 from shortcut_policy.realtime.sampling_process import SamplingProcess
 from shortcut_policy.training.distributed import join_processes
@@ -48,8 +49,6 @@ class LoopBenchmark:
             raise ValueError(f"seconds={self.seconds} at {min(self.rates_hz)} Hz are less than two actions: give more")
         if self.num_steps < 1:
             raise ValueError(f"num_steps must be positive, got {self.num_steps}")
-        if self.sampler not in ("thread", "process"):
-            raise ValueError(f"sampler must be thread or process, got {self.sampler!r}")
 
 
 class StillRobot:
@@ -76,20 +75,25 @@ def make_sample(timed: BenchmarkPolicy, config: LoopBenchmark, device: str) -> S
     return policy.compile(num_steps=config.num_steps, mode=config.mode, precision=config.precision).sample_chunk
 
 
-def run_all(config: LoopBenchmark, policy: Policy, sample: SampleChunk) -> tuple[LoopRow, ...]:
-    """One run for every rate."""
+def loop_configs(config: LoopBenchmark, policy: Policy) -> list[LoopConfig]:
+    """That of every rate."""
+    steps = {"action_steps": config.action_steps, "deadline_ticks": config.deadline_ticks}
+    return [LoopConfig.for_policy(policy.config, rate, **steps) for rate in config.rates_hz]
+
+
+def run_all(
+    configs: Sequence[LoopConfig], seconds: float, policy: Policy, sample: SampleChunk
+) -> tuple[tuple[LoopRow, ...], bool]:
+    """One run for every rate, and whether all came to their ends; one that was interrupted is left out."""
     robot = StillRobot({key: values[0, -1].numpy() for key, values in draw_observations(policy, 1).items()})
-    rows = []
-    for rate in config.rates_hz:
-        print(f"running at {rate:g} Hz for {config.seconds:g} s", flush=True)
-        loop_config = LoopConfig.for_policy(
-            policy.config, rate, action_steps=config.action_steps, deadline_ticks=config.deadline_ticks
-        )
-        report: LoopReport = ControlLoop(robot, sample, loop_config).run(ticks=round(rate * config.seconds))
-        rows.append(LoopRow(rate, report))
+    rows: list[LoopRow] = []
+    for config in configs:
+        print(f"running at {config.rate_hz:g} Hz for {seconds:g} s", flush=True)
+        report = ControlLoop(robot, sample, config).run(ticks=round(config.rate_hz * seconds))
         if report.ended == "interrupted":
-            raise KeyboardInterrupt  # the loop had its own handler
-    return tuple(rows)
+            return tuple(rows), False
+        rows.append(LoopRow(config.rate_hz, report))
+    return tuple(rows), True
 
 
 @command("benchmark_loop")
@@ -102,18 +106,19 @@ def main(values: dict[str, Any]) -> None:
     config = from_mapping(LoopBenchmark, {field.name: values[field.name] for field in fields(LoopBenchmark)})
     with join_processes(values["device"]) as processes:
         policy = timed.make(processes.device)
+        configs = loop_configs(config, policy)
         make = partial(make_sample, timed, config, str(processes.device))
         if config.sampler == "process":
             with SamplingProcess(make) as sample:
-                rows = run_all(config, policy, sample)
+                rows, complete = run_all(configs, config.seconds, policy, sample)
         else:
-            rows = run_all(config, policy, make())
+            rows, complete = run_all(configs, config.seconds, policy, make())
         result = LoopResult(
             name=target.stem if target else "loop",
             network=timed.name(),
             parameters=sum(parameter.numel() for parameter in policy.network.parameters()),
             observations=policy.config.observation_shapes,
-            num_steps=config.num_steps,
+            evaluations=policy.objective.sampler(config.num_steps).evaluations,
             mode=config.mode,
             precision=config.precision,
             sampler=config.sampler,
@@ -126,6 +131,8 @@ def main(values: dict[str, Any]) -> None:
             rows=rows,
         )
     print(loop_table(result))
+    if not complete:
+        sys.exit("interrupted: the other rates were not run, and nothing was written")
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(to_mapping(result), indent=1) + "\n")

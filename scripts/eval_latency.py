@@ -47,6 +47,7 @@ class EvalConfig:
     first_seed: int
     num_envs: int
     workers: int | None
+    noise_scale: float | None
     latency_calls: int
     output: str | None
     result: str | None
@@ -126,7 +127,8 @@ def main(values: dict[str, Any]) -> None:
     config = from_mapping(EvalConfig, values)
     checkpoints = [find_checkpoint(path) for path in config.checkpoint]
     with join_processes(config.device) as processes:
-        policies = [Policy.from_pretrained(path, processes.device) for path in checkpoints]
+        device, scale = processes.device, config.noise_scale
+        policies = [Policy.from_pretrained(path, device, noise_scale=scale) for path in checkpoints]
     for path, policy in zip(checkpoints, policies, strict=True):
         if not policy.config.metadata.keys() >= {"task", "environment", "training"}:
             raise ValueError(f"{path} does not say its task: evaluate it with DelayedHorizon in a PolicyAgent")
@@ -159,6 +161,7 @@ def main(values: dict[str, Any]) -> None:
             config.first_seed,
             "max reward",
             f"{' '.join(sorted({checkpoint_label(path) for path in checkpoints}))}, sha256 {' '.join(hashes)}",
+            policy_config.noise_scale,
         ),
         rows=tuple(rows),
         rate_hz=rate_hz,

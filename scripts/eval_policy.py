@@ -128,12 +128,19 @@ def describe_training(checkpoints: list[Path], policies: list[Policy]) -> Traini
         command=records[0]["command"],
         commit=records[0]["commit"],
         hardware=records[0]["hardware"],
-        options={"trainer": trainers[0], **to_mapping(replace(policies[0].config, metadata={}))},
+        options={"trainer": trainers[0], **_training_options(policies[0])},
         evaluations_per_row=round(
             evaluations_per_row(policies[0].objective, trainers[0]["steps"], trainers[0]["batch_size"]), 3
         ),
         held_out=mean_figures([last_held_out(path, p["step"]) for path, p in zip(checkpoints, progress, strict=True)]),
     )
+
+
+def _training_options(policy: Policy) -> dict[str, Any]:
+    """What the policy is made of, without what is of its sampling alone."""
+    values: dict[str, Any] = to_mapping(replace(policy.config, metadata={}))
+    values.pop("noise_scale")
+    return values
 
 
 def environment_values(metadata: Mapping[str, Any], workers: int | None) -> dict[str, Any]:
@@ -192,6 +199,8 @@ def main(values: dict[str, Any]) -> None:
     targets = result_paths(output, config.result, config.overwrite)
     metadata = policies[0].config.metadata
     training = describe_training(checkpoints, policies)
+    if config.noise_scale is not None:
+        training = replace(training, held_out={})  # the log's, which was sampled from other noise
     environment = from_mapping(EnvironmentConfig, environment_values(metadata, config.workers), "environment.")
 
     # first of all: the demo evaluates two policies at once, which begin together and go apart later
@@ -219,12 +228,13 @@ def main(values: dict[str, Any]) -> None:
             rows.append(make_row(steps, nfe, evaluations, latency_ms[steps]))
 
     hashes = [json.loads((path / "config.json").read_text())["sha256"][:16] for path in checkpoints]
-    objective = policies[0].config.objective.name
+    policy_config = policies[0].config
+    objective = policy_config.objective.name
     result = Result(
         name=f"{metadata['task']}_{objective}",
         task=metadata["task"],
         objective=objective,
-        network=preset_name("network", policies[0].config.network),
+        network=preset_name("network", policy_config.network),
         command=current_command(),
         commit=current_commit(),
         hardware=describe_hardware(torch.device(processes.device)),
@@ -235,6 +245,7 @@ def main(values: dict[str, Any]) -> None:
             config.first_seed,
             "max reward",
             f"{' '.join(sorted({checkpoint_label(path) for path in checkpoints}))}, sha256 {' '.join(hashes)}",
+            policy_config.noise_scale,
         ),
         rows=tuple(rows),
     )

@@ -37,6 +37,7 @@ class ExportConfig:
     output: str | None
     overwrite: bool
     tolerance: float
+    noise_scale: float | None
     latency_calls: int
     device: str
 
@@ -101,7 +102,7 @@ def main(values: dict[str, Any]) -> None:
     config = from_mapping(ExportConfig, values)
     checkpoint = find_checkpoint(config.checkpoint)
     with join_processes(config.device) as processes:
-        policy = Policy.from_pretrained(checkpoint, processes.device)
+        policy = Policy.from_pretrained(checkpoint, processes.device, noise_scale=config.noise_scale)
     sha256 = json.loads((checkpoint / "config.json").read_text())["sha256"]
     formats: dict[str, tuple[Callable[..., Exported], Callable[[Path], ChunkFunction]]] = {
         "onnx": (export_onnx, load_onnx),

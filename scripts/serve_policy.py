@@ -33,12 +33,12 @@ async def serve_until_signal(server: PolicyServer) -> None:
 @command("serve_policy")
 def main(values: dict[str, Any]) -> None:
     """Load the checkpoint and serve it."""
-    checkpoint, device = values.pop("checkpoint"), values.pop("device")
+    checkpoint, device, noise_scale = (values.pop(name) for name in ("checkpoint", "device", "noise_scale"))
     config = from_mapping(ServerConfig, values)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("shortcut_policy").setLevel(logging.INFO)
     with join_processes(device) as processes:
-        policy = Policy.from_pretrained(find_checkpoint(checkpoint), processes.device)
+        policy = Policy.from_pretrained(find_checkpoint(checkpoint), processes.device, noise_scale=noise_scale)
     asyncio.run(serve_until_signal(PolicyServer(policy, config)))
 
 

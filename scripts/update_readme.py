@@ -28,6 +28,7 @@ from shortcut_policy.result_tables import (
     markdown_table,
     objective_label,
     objective_table,
+    policy_label,
     policy_name,
 )
 from shortcut_policy.results import read_result
@@ -92,7 +93,7 @@ def picture_of(block: re.Match[str], root: Path = ROOT) -> bytes:
         named = {objective_label(result): result for result in results}
         return comparison(named, sources, figure_of_merit="score")
     if block["kind"] == "comparison":
-        return comparison({f"{r.task}, {policy_name(r.objective)}": r for r in results}, sources)
+        return comparison({f"{r.task}, {policy_label(r)}": r for r in results}, sources)
     return score_and_latency(*results, sources)
 
 

@@ -78,7 +78,7 @@ class EnvironmentConfig:
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """The policy's window and normalization; see `PolicyConfig`."""
+    """The policy's window and normalization, and how it samples; see `PolicyConfig`."""
 
     observation_steps: int = 2
     horizon: int = 16
@@ -87,7 +87,7 @@ class WindowConfig:
     normalization: Normalization = "limits"
     mask_padding: bool = False
     prefix_steps: int = 0
-    noise_scale: float = 1.0
+    noise_scale: float | None = None
 
 
 @dataclass(frozen=True)

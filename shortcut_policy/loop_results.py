@@ -25,10 +25,10 @@ class LoopRow:
 
     @property
     def misses_per_10000(self) -> float | None:
-        """Chunks that were not there when they were due, of 10,000 that were asked for; None where none was."""
-        # the last one that was asked for may have been missed and never taken
-        asked = max(self.report.chunks + self.report.refused_chunks, self.report.misses)
-        return 10_000 * self.report.misses / asked if asked else None
+        """Chunks that were not there when they were due, for 10,000 that came, and 10,000 at most; None for none."""
+        # the last one may have been missed, and have come after the end
+        came = max(self.report.chunks + self.report.refused_chunks, self.report.misses)
+        return 10_000 * self.report.misses / came if came else None
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class LoopResult:
         network: its name in `configs/network/`, or the checkpoint.
         parameters: of encoder and head.
         observations: shape of a single observation of every key.
-        num_steps, mode, precision: of the policy, as `CompiledPolicy` has them.
+        evaluations: of the network, for a chunk.
+        mode, precision: of the policy, as `CompiledPolicy` has them.
         sampler: where it samples: in a "thread" of the loop's process, or in a "process" of its own.
         action_steps, deadline_ticks: of the `LoopConfig`.
         rows: by rate.
@@ -49,7 +50,7 @@ class LoopResult:
     network: str
     parameters: int
     observations: Mapping[str, tuple[int, ...]]
-    num_steps: int
+    evaluations: int
     mode: str
     precision: str
     sampler: str
@@ -86,20 +87,20 @@ def loop_table(result: LoopResult) -> str:
             f"{report.skipped_ticks:,}",
             f"{report.chunks:,}",
             f"{report.misses:,}",
-            "" if share is None else f"{share:,.0f}",
+            "" if share is None else f"{share:,.0f}" if share >= 10 else f"{share:.2g}",
             _milliseconds(report.jitter_ms),
             _milliseconds(report.latency_ms),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     shapes = ", ".join(f"{key} {'x'.join(map(str, shape))}" for key, shape in result.observations.items())
-    evaluations = f"{result.num_steps} network evaluation{'s' * (result.num_steps > 1)}"
+    evaluations = f"{result.evaluations} network evaluation{'s' * (result.evaluations > 1)}"
     lines += [
         "",
         f"`{result.network}` ({result.parameters / 1e6:.1f} M parameters; {shapes}), {evaluations}, {result.mode}, "
-        f"{result.precision}, sampled in a {result.sampler}; {result.hardware}. A chunk is due "
-        f"{_ticks(result.deadline_ticks)} after it is asked for, and the next is asked for "
-        f"{_ticks(result.action_steps)} after it, or when it is there. *Jitter*: from the tick to its action. "
-        f"`{result.command}`",
+        f"{result.precision}, sampled in a {result.sampler}; {result.hardware}. A chunk is wanted "
+        f"{_ticks(result.action_steps)} after the last one was asked for, asked for then or when that is there, and "
+        f"*missed* if it is not there {_ticks(result.deadline_ticks)} after it was wanted: the one behind a late one "
+        f"is mostly late too. *Jitter*: from the tick to its action. `{result.command}`",
     ]
     return "\n".join(lines)
 

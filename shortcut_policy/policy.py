@@ -86,6 +86,11 @@ class Policy(nn.Module):
         return next(self.network.parameters()).device
 
     @property
+    def action_dim(self) -> int:
+        """E, channels of the environment's action."""
+        return self.config.action_codec.decode(torch.zeros(self.config.action_dim)).shape[-1]
+
+    @property
     def chunk_shape(self) -> tuple[int, int]:
         """(T, A): the shape of one row of noise."""
         return self.config.horizon, self.config.action_dim
@@ -195,7 +200,8 @@ class Policy(nn.Module):
         """
         prefix = prefix or self._prefix(None, None, noise.shape[0])
         predict = BoundNetwork(self.network, self.condition(observation) | self._known(prefix))
-        chunk = sampler(predict, self.config.noise_scale * noise, step_noise)
+        start = noise if self.config.noise_scale is None else self.config.noise_scale * noise
+        chunk = sampler(predict, start, step_noise)
         chunk = self.normalizer.action.inverse(chunk)[:, -self.config.action_offset :]
         chunk = self.config.action_codec.decode(chunk)
         return chunk if prefix is None else prefix.begin(chunk)
@@ -321,8 +327,7 @@ class Policy(nn.Module):
         config = self.config
         if actions is None and steps is None and not config.prefix_steps:
             return None
-        width = config.action_codec.decode(torch.zeros(config.action_dim)).shape[-1]  # E
-        shape = (rows, config.prefix_steps, width)
+        shape = (rows, config.prefix_steps, self.action_dim)
         prefix = ActionPrefix.checked(actions, steps, shape=shape, device=self.device)
         return prefix if config.prefix_steps else None
 

@@ -37,8 +37,9 @@ class PolicyConfig:
         vision: how they are seen; null where there are none.
         prefix_steps: P, at most how many actions from now on may be known, because they are committed already, when a
             chunk is sampled, which then continues them; 0: such a chunk is never trained (see `action_prefix`).
-        noise_scale: standard deviation of the noise that sampling begins with, 0 or more: below 1 it keeps to what is
-            likely, at 0 it always takes the same chunk. Training does not know of it.
+        noise_scale: standard deviation of the noise that sampling begins with, 0 or more; null for 1, that of the
+            training. Below 1, chunks keep to what is likely. Noise that a sampler adds on the way stays as it is, and
+            objectives that sample from none (regression, MIP) do not ask for it.
         metadata: JSON values that travel with the checkpoint, such as the task.
 
     Raises:
@@ -59,7 +60,7 @@ class PolicyConfig:
     image_shapes: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     vision: VisionConfig | None = None
     prefix_steps: int = 0
-    noise_scale: float = 1.0
+    noise_scale: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,7 +95,7 @@ class PolicyConfig:
                 f"prefix_steps={self.prefix_steps} must be 0 or more, and leave something of the "
                 f"{self.horizon + self.action_offset} actions from now on to be sampled"
             )
-        if not 0.0 <= self.noise_scale < math.inf:
+        if self.noise_scale is not None and not 0.0 <= self.noise_scale < math.inf:
             raise ValueError(f"noise_scale must be 0 or more and finite, got {self.noise_scale}")
 
     @property

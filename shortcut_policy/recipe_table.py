@@ -73,7 +73,7 @@ def _options(result: Result) -> dict[str, Any]:
     known: dict[str, Any] = {
         "training seeds": len(training.seeds),
         "updates": training.steps,
-        "noise_scale": 1.0,
+        "noise_scale": result.evaluation.noise_scale,
         **training.options,
     }
     objective = training.options.get("objective", {})

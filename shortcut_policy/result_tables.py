@@ -11,6 +11,7 @@ __all__ = [
     "markdown_table",
     "objective_label",
     "objective_table",
+    "policy_label",
     "policy_name",
     "usual_hardware",
 ]
@@ -36,8 +37,8 @@ def markdown_table(result: Result) -> str:
         f"{evaluation.episodes} episodes each from seed {evaluation.first_seed}, checkpoint: "
         f"{evaluation.checkpoint.split(',')[0]}; 95 % intervals. Latency: one robot, on {result.hardware}.",
     ]
-    if training.options.get("noise_scale", 1.0) != 1.0:
-        lines[-1] += f" Sampled from noise of standard deviation {training.options['noise_scale']}."
+    if evaluation.noise_scale is not None:
+        lines[-1] += f" Sampling began with noise of standard deviation {evaluation.noise_scale}."
     reruns = [f"{row.reruns} with {row.steps} steps" for row in result.rows if row.reruns]
     if reruns:
         lines[-1] += f" Episodes that ran again because a rollout worker died: {', '.join(reruns)}."
@@ -53,7 +54,17 @@ def policy_name(objective: str) -> str:
 def objective_label(result: Result) -> str:
     """What a result is called in a comparison: by its preset or variant, of which an objective may have several."""
     named = re.fullmatch(rf"{re.escape(result.task)}_(?:comparison|one_step)_(?P<variant>.+)", result.name)
-    return policy_name(named["variant"] if named else result.objective)
+    return policy_name(named["variant"] if named else result.objective) + _noise_note(result)
+
+
+def policy_label(result: Result) -> str:
+    """What a result is called beside those of other policies, on one task or several."""
+    return policy_name(result.objective) + _noise_note(result)
+
+
+def _noise_note(result: Result) -> str:
+    scale = result.evaluation.noise_scale
+    return "" if scale is None else f", noise x {scale}"
 
 
 def comparison_table(results: Sequence[Result]) -> str:
@@ -70,7 +81,7 @@ def comparison_table(results: Sequence[Result]) -> str:
         latency = f"{least.latency_ms_p50:.1f} ms"
         seeds = f"{len(training.seeds)} seeds x " if len(training.seeds) > 1 else ""
         lines.append(
-            f"| {result.task} | {policy_name(result.objective)} | {' | '.join(cells)} | {latency} "
+            f"| {result.task} | {policy_label(result)} | {' | '.join(cells)} | {latency} "
             f"| {seeds}{training.steps:,} updates, {result.network} |"
         )
     numbers = [result.evaluation.episodes for result in results]

@@ -47,12 +47,13 @@ class Training:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How they were evaluated."""
+    """How they were evaluated; `noise_scale` is that of `PolicyConfig`."""
 
     episodes: int
     first_seed: int
     metric: str
     checkpoint: str
+    noise_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ def merge_seeds(results: Sequence[Result], command: str, commit: str) -> Result:
             ("options", result.training.options, first.training.options),
             ("episodes", result.evaluation.episodes, first.evaluation.episodes),
             ("first_seed", result.evaluation.first_seed, first.evaluation.first_seed),
+            ("noise_scale", result.evaluation.noise_scale, first.evaluation.noise_scale),
             ("steps", [row.steps for row in result.rows], [row.steps for row in first.rows]),
         ):
             if one != two:

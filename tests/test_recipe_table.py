@@ -5,7 +5,7 @@ from dataclasses import replace
 from test_results import RESULT, ROW
 
 from shortcut_policy.recipe_table import differing_options, recipe_table
-from shortcut_policy.result_tables import objective_label
+from shortcut_policy.result_tables import comparison_table, objective_label
 
 FEW = replace(ROW, steps=1, mean=0.5, scores=((0.25, 0.75),))
 MANY = replace(ROW, steps=16, mean=0.75, scores=((0.5, 1.0),))
@@ -37,12 +37,13 @@ def test_only_options_that_change_the_weights_are_named():
 def test_an_option_that_an_older_file_lacks_had_its_default():
     assert differing_options(with_options(weight_power=0.0, weighting=None), PLAIN) == "`shortcut`"
     assert differing_options(PLAIN, with_options(weight_power=1.0)) == "`weight_power: 0.0`"
-    usual, narrow = (
-        replace(PLAIN, training=replace(TRAINING, options={**TRAINING.options, "noise_scale": scale}))
-        for scale in (1.0, 0.75)
-    )
-    assert differing_options(usual, PLAIN) == "`shortcut`"
+
+
+def test_the_noise_of_the_evaluation_is_an_option_as_well():
+    narrow = replace(PLAIN, evaluation=replace(PLAIN.evaluation, noise_scale=0.75), name="pusht_one_step_plain")
     assert differing_options(narrow, PLAIN) == "`noise_scale: 0.75`"
+    assert objective_label(narrow) == "plain, noise x 0.75"
+    assert "| shortcut, noise x 0.75 |" in comparison_table([PLAIN, narrow])
 
 
 def test_every_variant_has_its_difference_to_the_most_steps_and_its_figures():

@@ -86,6 +86,7 @@ class ChunkModule(nn.Module):
             },
             "observation_steps": config.observation_steps,
             "noise_shape": [self.draws, *self.policy.chunk_shape],  # of one robot: (n, T, A)
+            "noise_scale": config.noise_scale,  # inside the graph: the noise that it is given is standard normal
             "batch_size": batch_size,
             "action_steps": config.action_steps,
             "checkpoint_sha256": checkpoint_sha256,

@@ -85,9 +85,8 @@ class CompiledPolicy:
         sampler = policy.objective.sampler(num_steps)
         draws = 1 + sampler.step_noises
         self._host_noise = torch.zeros(draws, batch_size, *policy.chunk_shape, pin_memory=pinned)
-        width = config.action_codec.decode(torch.zeros(config.action_dim)).shape[-1]  # E
         self._host_prefix = (
-            torch.zeros(batch_size, config.prefix_steps, width, pin_memory=pinned),
+            torch.zeros(batch_size, config.prefix_steps, policy.action_dim, pin_memory=pinned),
             torch.zeros(batch_size, dtype=torch.int64, pin_memory=pinned),
         )
 

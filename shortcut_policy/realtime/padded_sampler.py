@@ -44,7 +44,6 @@ class PaddedSampler:
     Attributes:
         spec: what a request must and may hold.
         horizon: T, actions in a chunk from now on.
-        action_dim: E, width of the data set's actions.
     """
 
     def __init__(self, policy: Policy, num_steps: int, rows: int) -> None:
@@ -54,7 +53,7 @@ class PaddedSampler:
             config.observation_steps,
             frozenset(config.image_shapes),
             config.prefix_steps,
-            config.action_codec.decode(torch.zeros(config.action_dim)).shape[-1],
+            policy.action_dim,
         )
         self._policy = policy
         self._num_steps = num_steps
@@ -62,7 +61,7 @@ class PaddedSampler:
         self._draws = 1 + policy.objective.sampler(num_steps).step_noises
         zeros = {key: value[0].numpy() for key, value in self._zeros().items()}
         (chunk,) = self([SampleRequest(zeros, torch.zeros(self._draws, *policy.chunk_shape))])  # the first one is slow
-        self.horizon, self.action_dim = chunk.shape  # of the answers
+        self.horizon = len(chunk)
 
     def draw_noise(self, generator: torch.Generator) -> Tensor:
         """The noise of one row, (n, T, A); `generator` is on the CPU, so that a GPU gets the same numbers."""

@@ -83,9 +83,10 @@ class PolicyServer:
             "observation_steps": self._sampler.spec.steps,
             "horizon": self._sampler.horizon,
             "action_steps": policy.config.action_steps,
-            "action_dim": self._sampler.action_dim,
+            "action_dim": self._sampler.spec.action_dim,
             "prefix_steps": self._sampler.spec.prefix_steps,
             "num_steps": config.num_steps,
+            "noise_scale": policy.config.noise_scale,
         }
         self._greeting = wire.pack(self.metadata)
 

@@ -191,6 +191,7 @@ def test_the_file_says_how_to_use_it_and_nothing_of_the_machine(tmp_path):
         },
         "observation_steps": 2,
         "noise_shape": [2, 8, 2],
+        "noise_scale": None,
         "batch_size": 1,
         "action_steps": 3,
         "checkpoint_sha256": "abc",

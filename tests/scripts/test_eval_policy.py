@@ -59,7 +59,10 @@ def test_result_table_plot_and_videos(tmp_path, run_folder, run_command):
     narrow = run_command("eval_policy", *words, "noise_scale=0", "videos=0", f"output={tmp_path / 'narrow'}")
     assert narrow[0] == 0
     certain = read_result(tmp_path / "narrow" / "result.json")
-    assert certain.training.options["noise_scale"] == 0
+    assert certain.evaluation.noise_scale == 0
+    assert "noise_scale" not in certain.training.options
+    assert not certain.training.held_out, "these are of other noise"
+    assert "noise of standard deviation 0" in narrow[1]
     assert [row.scores for row in certain.rows] != [row.scores for row in result.rows]
     code, _, errors = run_command("eval_policy", *words, "noise_scale=-1", f"output={tmp_path / 'wrong'}")
     assert (code, errors.count("\n")) == (2, 1)

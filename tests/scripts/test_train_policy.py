@@ -130,7 +130,15 @@ def test_a_training_begins_with_the_weights_of_another(tmp_path, demonstrations,
     flow, output, data = tmp_path / "flow", tmp_path / "run", f"data.path={demonstrations}"
     tiny = [*TINY, "trainer.steps=4"]
     assert run_command("train_policy", data, "objective=flow_matching", *tiny, f"output={flow}")[0] == 0
-    words = [data, "objective=shortcut", *tiny, f"init_from={flow}", "trainer.learning_rate=1e-12", f"output={output}"]
+    words = [
+        data,
+        "objective=shortcut",
+        *tiny,
+        f"init_from={flow}",
+        "policy.noise_scale=0.5",
+        "trainer.learning_rate=1e-12",
+        f"output={output}",
+    ]
     code, _, errors = run_command("train_policy", *words)
     assert code == 0, errors
     begun, given = (load_file(last(path) / "training_state" / "tensors.safetensors") for path in (output, flow))
