@@ -1,4 +1,4 @@
-"""Train a policy: `python scripts/train_policy.py task=pusht data.path=... objective=shortcut`; `--help` lists all."""
+"""Train a policy: `python scripts/train_policy.py task=pusht data.path=... network=unet_tiny`; `--help` lists all."""
 
 from typing import Any
 

@@ -214,7 +214,9 @@ def _make_trainer(config: ExperimentConfig, data: Demonstrations, processes: Pro
         },
     ).to(processes.device)
     if config.init_from is not None:
-        policy.network.load_state_dict(read_trained(config.init_from, policy, "init_from").network.state_dict())
+        begun = read_trained(config.init_from, policy, "init_from")
+        check_same_sigma(begun, policy, "init_from", config.init_from)
+        policy.network.load_state_dict(begun.network.state_dict())
     if policy.config.vision is not None and policy.config.vision.cache_features:
         data = _with_features(policy, data, config.trainer.progress and processes.is_main)
     windows = _windows(config, data, data.training, processes.device, config.data.image_workers or 0)
@@ -296,10 +298,27 @@ def read_teacher(path: str, student: Policy) -> nn.Module:
         raise ValueError(f"teacher={path} was trained by {flow.name}: it must be flow_matching")
     if options.get("guidance", 1.0) != 1.0:
         check_guidance(options["guidance"], flow.options.get("condition_dropout", 0.0))
-    sigmas = [part.get("sigma_data") for part in (flow.options, options)]
-    if sigmas[0] != sigmas[1]:
-        raise ValueError(f"teacher={path} has sigma_data {sigmas[0]}, and objective.sigma_data is {sigmas[1]}")
+    check_same_sigma(teacher, student, "teacher", path)
     return teacher.network
+
+
+def check_same_sigma(trained: Policy, policy: Policy, option: str, path: str) -> None:
+    """Refuse a network that predicts something else than the policy's: with another `Preconditioning`, or none.
+
+    Args:
+        option, path: through which and where it was found, to be named in the message.
+
+    Raises:
+        ValueError: they differ.
+    """
+    there, here = (each.config.objective.options.get("sigma_data") for each in (trained, policy))
+    if there != here:
+        words = ["null" if value is None else str(value) for value in (there, here)]
+        more = " objective.weighting=null" if there is None and policy.config.objective.options.get("weighting") else ""
+        raise ValueError(
+            f"{option}={path} was trained with sigma_data={words[0]}, and objective.sigma_data is {words[1]}: its "
+            f"network predicts something else; say objective.sigma_data={words[0]}{more}"
+        )
 
 
 def _windows(

@@ -108,7 +108,7 @@ def test_a_trained_flow_is_distilled(tmp_path, demonstrations, run_command):
     assert all(torch.equal(made[f"teacher/{name}"], given[f"ema/{name}"]) for name in names)
 
     for change, quoted in (
-        ("objective.sigma_data=0.1", "has sigma_data None, and objective.sigma_data is 0.1"),
+        ("objective.sigma_data=0.1", "was trained with sigma_data=null, and objective.sigma_data is 0.1"),
         ("policy.horizon=8", "has horizon 16, and this run 8"),
         ("data.valid_fraction=0.5", "was trained on other data: its normalizer differs"),
         (f"teacher={output}", "was trained by consistency_distillation: it must be flow_matching"),
@@ -144,6 +144,13 @@ def test_a_training_begins_with_the_weights_of_another(tmp_path, demonstrations,
     begun, given = (load_file(last(path) / "training_state" / "tensors.safetensors") for path in (output, flow))
     for name in (name for name in given if name.startswith("ema/")):
         torch.testing.assert_close(begun[name.replace("ema/", "network/")], given[name], rtol=0, atol=1e-9)
+    late = ["objective=shortcut_late" if word == "objective=shortcut" else word for word in words]
+    code, _, errors = run_command("train_policy", *late, f"output={tmp_path / 'other'}")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "was trained with sigma_data=null, and objective.sigma_data is 0.5" in errors
+    assert "say objective.sigma_data=null objective.weighting=null" in errors
+    told = ("objective.sigma_data=null", "objective.weighting=null", f"output={tmp_path / 'late'}")
+    assert run_command("train_policy", *late, *told)[0] == 0
     code, _, errors = run_command("train_policy", *words, "network.widths=[16,16]", f"output={tmp_path / 'other'}")
     assert code == 2
     assert f"init_from={flow} has network" in errors
