@@ -25,13 +25,15 @@ def recipe_table(results: Sequence[Result]) -> str:
     """
     first = results[0]
     counts = sorted({row.steps for result in results for row in result.rows})
-    heads = [*(f"{n} step" + "s" * (n > 1) for n in counts), f"{counts[0]} - {counts[-1]} steps"]
+    most = {max(row.steps for row in result.rows) for result in results}
+    heads = [*(f"{n} step" + "s" * (n > 1) for n in counts)]
+    heads.append(f"{counts[0]} - {counts[-1]} steps" if len(most) == 1 else f"{counts[0]} - most steps")
     heads += ["gap", "roughness", "residual", "time"]
     lines = [f"| variant | {' | '.join(heads)} |", f"|:---|{'---:|' * len(heads)}"]
     hardware = usual_hardware([result.training.hardware for result in results])
     for result in results:
         rows, training = {row.steps: row for row in result.rows}, result.training
-        cells = [*(score_cell(rows.get(n)) for n in counts), _difference(rows.get(counts[0]), rows.get(counts[-1]))]
+        cells = [*(score_cell(rows.get(n)) for n in counts), _difference(rows.get(counts[0]), rows[max(rows)])]
         cells += [_figure(training.held_out, f"{name}_1_steps", ".1f") for name in ("step_gap", "roughness")]
         cells.append(_figure(training.held_out, "bootstrap_loss_1_steps", ".1e"))
         cells.append(f"{training.seconds / 60:.0f} min" if training.hardware == hardware else "")
@@ -73,14 +75,21 @@ def _options(result: Result) -> dict[str, Any]:
     known: dict[str, Any] = {
         "training seeds": len(training.seeds),
         "updates": training.steps,
-        "noise_scale": result.evaluation.noise_scale,
         **training.options,
+        "noise_scale": _noise_scale(result),
     }
     objective = training.options.get("objective", {})
     defaults = {f.name: f.default for f in fields(objective_class(result.objective)) if f.default is not MISSING}
     known["objective"] = {**objective, "options": {**defaults, **objective.get("options", {})}}
     trainer = {name: value for name, value in training.options.get("trainer", {}).items() if name != "steps"}
     return known | {"trainer": trainer}
+
+
+def _noise_scale(result: Result) -> float | None:
+    """None for 1; some files have it among the options of the training."""
+    scale = result.evaluation.noise_scale
+    scale = result.training.options.get("noise_scale") if scale is None else scale
+    return None if scale == 1.0 else scale
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -99,8 +108,8 @@ def _figure(held_out: Mapping[str, float], name: str, form: str) -> str:
     return format(held_out[name], form) if name in held_out else ""
 
 
-def _difference(one: Row | None, many: Row | None) -> str:
-    if one is None or many is None or not (one.scores and many.scores):
+def _difference(one: Row | None, many: Row) -> str:
+    if one is None or one is many or not (one.scores and many.scores):
         return ""
     interval = paired_difference_interval(one.scores, many.scores)
     mean = float(np.mean([np.mean(seed) for seed in one.scores]) - np.mean([np.mean(seed) for seed in many.scores]))

@@ -44,6 +44,18 @@ def test_the_noise_of_the_evaluation_is_an_option_as_well():
     assert differing_options(narrow, PLAIN) == "`noise_scale: 0.75`"
     assert objective_label(narrow) == "plain, noise x 0.75"
     assert "| shortcut, noise x 0.75 |" in comparison_table([PLAIN, narrow])
+    interim = replace(TRAINING, options={**TRAINING.options, "noise_scale": 0.5})
+    assert differing_options(replace(PLAIN, training=interim), PLAIN) == "`noise_scale: 0.5`"
+    usual = replace(TRAINING, options={**TRAINING.options, "noise_scale": 1.0})
+    assert differing_options(replace(PLAIN, training=usual), PLAIN) == "`shortcut`"
+
+
+def test_each_is_compared_with_its_own_most_steps():
+    hundred = replace(PLAIN, rows=(FEW, replace(MANY, steps=100, scores=((0.25, 1.0),))))
+    lines = recipe_table([PLAIN, hundred]).splitlines()
+    assert lines[0].startswith("| variant | 1 step | 16 steps | 100 steps | 1 - most steps |")
+    assert "|  | -0.25 [-0.25, -0.25] |" in lines[2]
+    assert "| -0.12 [" in lines[3]
 
 
 def test_every_variant_has_its_difference_to_the_most_steps_and_its_figures():
