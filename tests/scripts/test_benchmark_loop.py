@@ -29,9 +29,7 @@ def test_the_loop_runs_at_every_rate(tmp_path, run_command, sampler):
     for row, ticks in zip(result.rows, (10, 20), strict=True):
         assert row.report.ended == "complete"
         assert row.report.ticks + row.report.skipped_ticks == ticks
-        assert row.report.seconds == pytest.approx((ticks - 1) / row.rate_hz, abs=0.5)
         assert 1 <= row.report.chunks <= ticks / 2
-        assert row.report.safe_actions == 0
     code, _, errors = run_command("benchmark_loop", *words)
     assert code == 2
     assert "overwrite=true" in errors
@@ -56,22 +54,23 @@ def test_a_rate_that_is_interrupted_is_left_out_and_ends_the_benchmark(monkeypat
 
 def test_the_table_stands_in_the_pages(tmp_path):
     report = LoopReport(9, 0, 1.0, 8.0, Quantiles(0.1, 0.2, 0.3), None, 29_998, 1, 0, 0, 0, 0, "complete")
-    words = (
-        "loop",
-        "unet_tiny",
-        1_000_000,
-        {"state": (6,)},
-        1,
-        "eager",
-        "fp32",
-        "thread",
-        1,
-        2,
-        "command",
-        "abc",
-        "CPU",
+    result = LoopResult(
+        name="loop",
+        network="unet_tiny",
+        parameters=1_000_000,
+        observations={"state": (6,)},
+        evaluations=1,
+        mode="eager",
+        precision="fp32",
+        sampler="thread",
+        action_steps=1,
+        deadline_ticks=2,
+        command="command",
+        commit="abc",
+        hardware="CPU",
+        versions={},
+        rows=(LoopRow(500.0, report),),
     )
-    result = LoopResult(*words, {}, (LoopRow(500.0, report),))
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "loop.json").write_text(json.dumps(to_mapping(result)))
     script = runpy.run_path(str(SCRIPTS / "update_readme.py"))
@@ -85,7 +84,7 @@ def test_the_table_stands_in_the_pages(tmp_path):
     ("chunks", "refused", "misses", "share"),
     [(9_999, 1, 1, 1.0), (4, 0, 1, 2500.0), (3, 0, 4, 10_000.0), (0, 0, 0, None)],
 )
-def test_misses_are_counted_by_what_was_asked_for(chunks, refused, misses, share):
+def test_misses_are_for_ten_thousand_chunks_that_came(chunks, refused, misses, share):
     report = LoopReport(9, 0, 1.0, 8.0, None, None, chunks, misses, refused, 0, 0, 0, "complete")
     assert LoopRow(8.0, report).misses_per_10000 == share
 
