@@ -7,14 +7,13 @@ import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from shortcut_policy.agent import ActionQueue, PolicyAgent
 from shortcut_policy.config import to_mapping
-from shortcut_policy.core.objectives.base import check_guidance
 from shortcut_policy.data.batches import WindowBatches, WindowSource
 from shortcut_policy.data.env_args import ROBOSUITE, EnvArgs, check_codec, read_env_args
 from shortcut_policy.data.episodes import Episodes
@@ -27,9 +26,8 @@ from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, Exp
 from shortcut_policy.frozen_features import with_features
 from shortcut_policy.policy import Policy
 from shortcut_policy.policy_batches import PolicyBatches
-from shortcut_policy.policy_config import PolicyConfig
-from shortcut_policy.pretrained import find_checkpoint
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware
+from shortcut_policy.trained_networks import check_same_sigma, read_teacher, read_trained
 from shortcut_policy.training.distributed import Processes, join_processes
 from shortcut_policy.training.loop import Hook, Trainer
 from shortcut_policy.training.state import Progress
@@ -254,71 +252,6 @@ def _with_features(policy: Policy, data: Demonstrations, progress: bool) -> Demo
         raise ValueError("vision.cache_features=true needs the images in RAM: say data.image_workers=null")
     held_out = None if data.held_out is None else with_features(policy, data.held_out)
     return replace(data, training=with_features(policy, data.training, progress=progress), held_out=held_out)
-
-
-def read_trained(path: str, policy: Policy, option: str) -> Policy:
-    """A trained policy that sees and does what `policy` does: same network, window, actions and normalization.
-
-    Args:
-        option: through which it was asked for, to be named in messages.
-
-    Raises:
-        FileNotFoundError, ValueError: there is none, or it differs; the message says in what.
-    """
-    trained = Policy.from_pretrained(find_checkpoint(path), policy.device)
-    there, here = (_architecture(each.config) for each in (trained, policy))
-    for name in sorted(here.keys() - {"objective", "metadata", "action_steps", "noise_scale"}):
-        if there[name] != here[name]:
-            raise ValueError(f"{option}={path} has {name} {there[name]}, and this run {here[name]}: they must agree")
-    fitted = policy.normalizer.state_dict()
-    if any(not torch.equal(value, fitted[name]) for name, value in trained.normalizer.state_dict().items()):
-        raise ValueError(f"{option}={path} was trained on other data: its normalizer differs")
-    return trained
-
-
-def _architecture(config: PolicyConfig) -> dict[str, Any]:
-    """What two policies must have in common to have the same network; how images vary in training is not of it."""
-    values = to_mapping(config)
-    if values["vision"] is not None:
-        varied = ("brightness", "contrast", "saturation", "cache_features")
-        values["vision"] = {key: value for key, value in values["vision"].items() if key not in varied}
-        values["vision"]["encoder"]["options"].pop("pretrained", None)
-    return values
-
-
-def read_teacher(path: str, student: Policy) -> nn.Module:
-    """The network of a trained flow, for a student that distils it.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_trained`; or it is no flow, or another kind of it.
-    """
-    teacher = read_trained(path, student, "teacher")
-    flow, options = teacher.config.objective, student.config.objective.options
-    if flow.name != "flow_matching":
-        raise ValueError(f"teacher={path} was trained by {flow.name}: it must be flow_matching")
-    if options.get("guidance", 1.0) != 1.0:
-        check_guidance(options["guidance"], flow.options.get("condition_dropout", 0.0))
-    check_same_sigma(teacher, student, "teacher", path)
-    return teacher.network
-
-
-def check_same_sigma(trained: Policy, policy: Policy, option: str, path: str) -> None:
-    """Refuse a network that predicts something else than the policy's: with another `Preconditioning`, or none.
-
-    Args:
-        option, path: through which and where it was found, to be named in the message.
-
-    Raises:
-        ValueError: they differ.
-    """
-    there, here = (each.config.objective.options.get("sigma_data") for each in (trained, policy))
-    if there != here:
-        words = ["null" if value is None else str(value) for value in (there, here)]
-        more = " objective.weighting=null" if there is None and policy.config.objective.options.get("weighting") else ""
-        raise ValueError(
-            f"{option}={path} was trained with sigma_data={words[0]}, and objective.sigma_data is {words[1]}: its "
-            f"network predicts something else; say objective.sigma_data={words[0]}{more}"
-        )
 
 
 def _windows(

@@ -83,6 +83,8 @@ MAY_IMPORT = {
     "shortcut_policy.report": """jinja2
         shortcut_policy.diversity shortcut_policy.plots shortcut_policy.results shortcut_policy.result_tables""",
     "shortcut_policy.video": "numpy imageio imageio_ffmpeg",
+    "shortcut_policy.trained_networks": """torch shortcut_policy.core shortcut_policy.config
+        shortcut_policy.policy_config shortcut_policy.pretrained shortcut_policy.policy""",
     "shortcut_policy.experiment*": "numpy torch gymnasium shortcut_policy envs",
     "shortcut_policy.robomimic_adapter": """numpy torch gymnasium robomimic
         shortcut_policy.agent shortcut_policy.policy shortcut_policy.experiment""",
