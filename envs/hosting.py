@@ -78,6 +78,7 @@ class EnvironmentHost:
         """
         self._envs: list[gymnasium.Env] = []
         self._filmed = [False] * num_envs
+        self._told = [False] * num_envs  # whether the episode's info has had `is_success`
         with ExitStack() as built:  # closes the first ones if a later one fails
             for _ in range(num_envs):
                 self._envs.append(make_env())
@@ -107,12 +108,17 @@ class EnvironmentHost:
         records = np.zeros(len(rows), self.spec.record)
         observations = _fields(records)
         for i, (row, seed, film) in enumerate(zip(rows, seeds, filmed, strict=True)):
-            self._filmed[row] = bool(film)
+            self._filmed[row], self._told[row] = bool(film), False
             _write(observations, i, self._envs[row].reset(seed=int(seed))[0])
         return Outcome(records, self._render(rows))
 
     def step(self, rows: Sequence[int], actions: np.ndarray) -> Outcome:
-        """Step the n `rows` with their actions (n, *action shape); other rows stay as they are."""
+        """Step the n `rows` with their actions (n, *action shape); other rows stay as they are.
+
+        Raises:
+            ValueError: an observation is not what the space says, or an episode ends and its info never had
+                `is_success`: it would count as failed, whatever happened in it.
+        """
         records = np.zeros(len(rows), self.spec.record)
         observations = _fields(records)
         for i, (row, action) in enumerate(zip(rows, actions, strict=True)):
@@ -121,6 +127,12 @@ class EnvironmentHost:
             record = records[i]
             record["reward"], record["terminated"], record["truncated"] = reward, terminated, truncated
             record["success"] = info.get("is_success", False)
+            self._told[row] |= "is_success" in info
+            if (terminated or truncated) and not self._told[row]:
+                raise ValueError(
+                    f"the environment never said whether an episode succeeded: its info needs 'is_success' (bool), and "
+                    f"has {', '.join(map(repr, info)) or 'nothing'}"
+                )
         return Outcome(records, self._render(rows))
 
     def _render(self, rows: Sequence[int]) -> dict[int, np.ndarray]:
@@ -163,4 +175,17 @@ def _fields(records: np.ndarray) -> dict[str, np.ndarray]:
 
 def _write(observations: Mapping[str, np.ndarray], i: int, observation: Mapping[str, np.ndarray]) -> None:
     for key, values in observations.items():
-        values[i] = observation[key]
+        if key not in observation:
+            raise ValueError(
+                f"the environment's observation_space declares {key!r}, and its observation has only "
+                f"{', '.join(map(repr, observation))}"
+            )
+        value = np.asarray(observation[key])
+        # numpy would broadcast a scalar, and cut the decimals off images in 0 ... 1
+        is_cut = value.dtype.kind == "f" and values.dtype.kind != "f"
+        if value.shape != values.shape[1:] or is_cut:
+            raise ValueError(
+                f"the environment's observation {key!r} is {value.dtype} {value.shape}, and its observation_space "
+                f"declares {values.dtype} {values.shape[1:]}: make them agree"
+            )
+        values[i] = value

@@ -193,8 +193,11 @@ def main(values: dict[str, Any]) -> None:
         device, scale = processes.device, config.noise_scale
         policies = [Policy.from_pretrained(path, device, noise_scale=scale) for path in checkpoints]
     for path, policy in zip(checkpoints, policies, strict=True):
-        if not policy.config.metadata.keys() >= {"task", "environment", "training"}:
-            raise ValueError(f"{path} does not say its task: evaluate it with shortcut_policy.evaluation.evaluate")
+        made = policy.config.metadata
+        if not made.keys() >= {"task", "environment", "training"} or made["environment"] is None:
+            raise ValueError(
+                f"{path} does not say its environment: evaluate it with shortcut_policy.evaluation.evaluate"
+            )
     output = Path(config.output) if config.output else checkpoints[0].parents[1] / "evaluation"
     targets = result_paths(output, config.result, config.overwrite)
     metadata = policies[0].config.metadata

@@ -10,7 +10,15 @@ from shortcut_policy.experiment_config import ExperimentConfig
 
 
 def to_experiment(values: dict[str, Any]) -> ExperimentConfig:
-    """Turn the composed YAML into the validated configuration."""
+    """Turn the composed YAML into the validated configuration.
+
+    Raises:
+        ValueError: values are missing, unknown or wrong.
+    """
+    if "task_name" not in values:
+        raise ValueError(
+            "task_name is missing: a file of the folder task/ has it, and begins with '# @package _global_'"
+        )
     seed = values.pop("seed")
     values["task"] = values.pop("task_name")
     for part in ("network", "objective"):

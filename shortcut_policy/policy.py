@@ -287,7 +287,10 @@ class Policy(nn.Module):
                 observation[key], dtype=None if is_image else torch.float32, device=self.device
             )
             if is_image and tensors[key].dtype != torch.uint8 and not self._takes_features(tensors[key]):
-                raise ValueError(f"images {key!r} must be uint8 in 0 ... 255, got {tensors[key].dtype}")
+                raise ValueError(
+                    f"images {key!r} must be uint8 in 0 ... 255, as the policy was trained, got {tensors[key].dtype}: "
+                    "convert them where they come from"
+                )
         return tensors
 
     def condition(self, observation: Mapping[str, Tensor], views: ViewDraw | None = None) -> dict[str, Tensor]:
@@ -315,7 +318,8 @@ class Policy(nn.Module):
             expected, shape = (self.config.observation_steps, *single), tuple(tensors[key].shape)
             if shape[1:] != expected:
                 raise ValueError(
-                    f"observation {key!r} must have shape (B, {', '.join(map(str, expected))}), got {shape}"
+                    f"observation {key!r} must have shape (B, {', '.join(map(str, expected))}), which are rows, "
+                    f"observation_steps and its shape in the data, got {shape}"
                 )
         rows = {key: len(value) for key, value in tensors.items()}
         if len(set(rows.values())) > 1:

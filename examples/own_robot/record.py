@@ -1,12 +1,15 @@
 """Demonstrations of Reach in robomimic's layout: `python examples/own_robot/record.py OUTPUT EPISODES`."""
 
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 from reach import Reach
 
-output, episodes = sys.argv[1], int(sys.argv[2])
+output, episodes = Path(sys.argv[1]), int(sys.argv[2])
+if output.exists():
+    sys.exit(f"error: {output} exists: choose another file")
 env, rng = Reach(), np.random.default_rng(0)
 with h5py.File(output, "x") as file:
     for episode in range(episodes):
@@ -24,3 +27,4 @@ with h5py.File(output, "x") as file:
         demo["actions"] = np.array(actions, np.float32)
         for key in ("camera", "position"):
             demo[f"obs/{key}"] = np.array([o[key] for o in observations])
+print(f"{output}: {episodes} demonstrations")

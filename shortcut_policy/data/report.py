@@ -11,7 +11,14 @@ import numpy as np
 import zarr
 
 from shortcut_policy.data.episodes import check_episode_ends
-from shortcut_policy.data.zarr_replay import EPISODE_ENDS, ReplayStore, open_replay
+from shortcut_policy.data.zarr_replay import (
+    EPISODE_ENDS,
+    ReplayStore,
+    image_problem,
+    image_range_problem,
+    image_shape_problem,
+    open_replay,
+)
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,8 @@ def _scan(
     """Read the first `rows` rows chunk by chunk, so that images need no more RAM than a chunk."""
     statistics = Statistics(array.shape[1:])
     bad_chunks: dict[str, list[str]] = {}
+    is_image = array.ndim == 4
+    image_fault = image_shape_problem(array.shape) if is_image else None
     num_chunks = num_not_finite = 0
     first_not_finite = rows
     for chunk in store.chunks(array, rows):
@@ -168,7 +177,13 @@ def _scan(
             row = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
             first_not_finite = min(first_not_finite, chunk.region[0].start + row)
         statistics.add(values, finite, chunk.region[1:])
+        if is_image and image_fault is None and finite.all():
+            image_fault = image_problem(values)
 
+    if is_image and image_fault is None and statistics.count:
+        image_fault = image_range_problem(array.dtype, int(statistics.maximum.max()))
+    if image_fault is not None:
+        problems.append(f"{name} {image_fault}")
     for damage, keys in bad_chunks.items():
         problems.append(f"{name}: {len(keys)} of {num_chunks} chunks {damage} ({some(keys)})")
     if num_not_finite:

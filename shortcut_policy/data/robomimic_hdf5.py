@@ -213,7 +213,7 @@ def check_layout(array: h5py.Dataset, label: str) -> bool:
     if array.ndim == 4 and shape[3] not in IMAGE_CHANNELS and shape[1] in IMAGE_CHANNELS:
         advice = "move the channels to the last axis"
     elif array.ndim == 4 and array.dtype != np.uint8:
-        advice = "store them as uint8 in 0 ... 255"
+        advice = "scale them to 0 ... 255, round, and store them as uint8"
     elif array.ndim == 3:
         advice = "give them an axis of channels"
     elif array.ndim == 4 and shape[3] in IMAGE_CHANNELS:

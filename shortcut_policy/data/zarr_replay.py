@@ -76,22 +76,45 @@ def _read(store: "ReplayStore", array: str, rows: int) -> np.ndarray:
 def _read_images(store: "ReplayStore", name: str, rows: int) -> np.ndarray:
     """(N, H, W, C) uint8, chunk by chunk: stored as float32, as Diffusion Policy's, all would take 4 times as much."""
     array = store.array(name)
-    if array.shape[-1] not in IMAGE_CHANNELS:
-        raise ValueError(f"{name} of {store} has shape {array.shape}: images are (N, H, W, C) with C of 1, 3 or 4")
     store.check(array, name, rows)
     images = np.empty((rows, *array.shape[1:]), np.uint8)
-    for chunk in store.chunks(array, rows):
+    problem = image_shape_problem(array.shape)
+    for chunk in store.chunks(array, rows) if problem is None else ():
         values = store.read_chunk(array, name, chunk)
-        with np.errstate(invalid="ignore"):  # of NaN, which is found to be none of them
-            whole = values.astype(np.uint8)
-        if not np.array_equal(whole, values):
-            wrong = values[whole != values][0]
-            raise ValueError(
-                f"{name} of {store} holds {wrong}: images are whole numbers in 0 ... 255"
-                + (", so multiply them by 255" if 0 < wrong < 1 else "")
-            )
-        images[chunk.region] = whole
+        problem = image_problem(values)
+        if problem is not None:
+            break
+        images[chunk.region] = values.astype(np.uint8)
+    problem = problem or image_range_problem(array.dtype, int(images.max()))
+    if problem is not None:
+        raise ValueError(f"{name} of {store} {problem}")
     return images
+
+
+def image_shape_problem(shape: tuple[int, ...]) -> str | None:
+    """What is wrong with the shape of images, as the end of a sentence that begins with their name; None if nothing."""
+    if shape[-1] in IMAGE_CHANNELS:
+        return None
+    advice = "move the channels to the last axis" if shape[1] in IMAGE_CHANNELS else "with C of 1, 3 or 4"
+    return f"has shape {shape}, but images are (N, H, W, C): {advice}"
+
+
+def image_problem(values: np.ndarray) -> str | None:
+    """What is wrong with the values of images, of whatever type: they must be whole numbers in 0 ... 255."""
+    with np.errstate(invalid="ignore"):  # of NaN, which is found to be none of them
+        whole = values.astype(np.uint8)
+    if np.array_equal(whole, values):
+        return None
+    wrong = values[whole != values][0]
+    advice = "multiply them by 255 and round" if 0 < wrong < 1 else "scale them to that and round"
+    return f"holds {wrong}, but images are whole numbers in 0 ... 255: {advice}"
+
+
+def image_range_problem(dtype: np.dtype, maximum: int) -> str | None:
+    """What is wrong with images of nothing but 0.0 and 1.0, which as bytes would be nearly black."""
+    if dtype.kind != "f" or maximum != 1:
+        return None
+    return "holds nothing but 0.0 and 1.0, but images are whole numbers in 0 ... 255: multiply them by 255"
 
 
 def _extract(values: np.ndarray, source: ArraySource) -> np.ndarray:
@@ -192,7 +215,7 @@ class ReplayStore:
         for chunk in self.chunks(array, rows):
             if damage := self.damage(array, name, chunk):
                 # Zarr 3 leaves out chunks of nothing but the fill value unless told not to.
-                hint = ", or write it with write_empty_chunks=True" if damage == "missing" else ""
+                hint = ', or write it with config={"write_empty_chunks": True}' if damage == "missing" else ""
                 raise ValueError(f"chunk {chunk.key} of {name} is {damage} in {self}: copy the store again{hint}")
 
     def read_chunk(self, array: zarr.Array, name: str, chunk: Chunk) -> np.ndarray:

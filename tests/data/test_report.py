@@ -43,6 +43,21 @@ def test_image_statistics_by_chunk(write_replay, replay_arrays):
     assert image.bytes == images.nbytes
 
 
+@pytest.mark.parametrize(
+    ("images", "problem"),
+    [
+        (np.full((10, 8, 8, 3), 0.5, np.float32), "holds 0.5, but images are whole numbers in 0 ... 255: multiply"),
+        (np.ones((10, 8, 8, 3), np.float32), "holds nothing but 0.0 and 1.0, but images are whole numbers"),
+        (np.ones((10, 3, 8, 8), np.uint8), "has shape (10, 3, 8, 8), but images are (N, H, W, C): move the channels"),
+        (np.full((10, 8, 8, 3), 255.0, np.float32), None),
+    ],
+)
+def test_images_that_a_policy_could_not_see_are_a_problem(write_replay, replay_arrays, images, problem):
+    report = inspect_zarr(write_replay({**replay_arrays, "data/img": images}))
+    assert (not report.problems) if problem is None else report.problems[0].startswith(f"data/img {problem}")
+    assert len(report.problems) == (problem is not None)
+
+
 def test_statistics_do_not_cancel(write_replay):
     actions = (1e6 + np.random.default_rng(0).normal(size=(40, 1))).astype(np.float32)
     report = inspect_zarr(write_replay({"data/action": actions, "meta/episode_ends": np.array([40])}))

@@ -287,7 +287,7 @@ def test_other_hdf5_files(tmp_path):
         ({"obs/agentview_image": np.ones((2, 3, 6, 5), np.float32)}, "images are uint8 .*move the channels"),
         (
             {"obs/agentview_image": np.ones((2, 6, 5, 3), np.float32)},
-            r"float32 \(n, 6, 5, 3\), .* as uint8 in 0 \.\.\. 255",
+            r"float32 \(n, 6, 5, 3\), .* scale them to 0 \.\.\. 255, round, and store",
         ),
         ({"obs/agentview_image": np.ones((2, 6, 5), np.uint8)}, "give them an axis of channels"),
         ({"obs/agentview_image": np.ones((2, 6, 5, 7), np.uint8)}, "neither numbers .* nor images"),

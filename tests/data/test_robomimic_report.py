@@ -72,7 +72,7 @@ def test_lists_every_problem(write_robomimic, demos):
         "env_args of .* is no JSON",
         r"filter key valid lists demos that do not exist \(demo_9\)",
         "actions: 3 values are NaN or infinite, the first at step 3 of demo_0",
-        r"obs/agentview_image: obs/agentview_image holds uint8 .* move the channels .* in 1 of 3 demos \(demo_2\)",
+        r"obs/agentview_image: holds uint8 .* move the channels .* in 1 of 3 demos \(demo_2\)",
         r"obs/object: absent in 1 of 3 demos \(demo_1\)",
         r"obs/robot0_eef_pos: float64 \(n, 2\) instead of float64 \(n, 3\) in 1 of 3 demos \(demo_2\)",
         r"rewards: another number of rows than actions in 1 of 3 demos \(demo_2\)",

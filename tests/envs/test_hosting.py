@@ -134,3 +134,48 @@ def test_environments_must_be_alike(closed):
     with pytest.raises(ValueError, match=r"alike environments, got .*\(2, 3, 3\).*\(3, 3, 3\)"):
         EnvironmentHost(lambda: Tape(closed, next(sizes)), 2)
     assert len(closed) == 2
+
+
+def test_an_episode_whose_info_never_says_whether_it_succeeded_is_refused(closed):
+    class Silent(Tape):
+        def step(self, action):
+            *outcome, _ = super().step(action)
+            return *outcome, {"success": True}
+
+    with EnvironmentHost(lambda: Silent(closed), 1) as host:
+        host.reset([0], [0], [False])
+        step(host, [0], 0)
+        step(host, [0], 0)
+        with pytest.raises(ValueError, match=r"never said .*: its info needs 'is_success' .*, and has 'success'"):
+            step(host, [0], 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"image": np.zeros((2, 3, 3))},
+            r"'image' is float64 \(2, 3, 3\), and its observation_space declares uint8 \(2,",
+        ),
+        ({"state": np.zeros(1)}, r"'state' is float64 \(1,\), and its observation_space declares float64 \(2,\): make"),
+        ({"state": 0.0}, r"'state' is float64 \(\), and its observation_space declares float64 \(2,\)"),
+        ({"count": None}, "observation_space declares 'count', and its observation has only 'state', 'image'"),
+    ],
+)
+def test_an_observation_is_what_its_space_says(closed, changes, message):
+    class Other(Tape):
+        def observe(self):
+            values = {**super().observe(), **changes}
+            return {key: values[key] for key in ("state", "image", "count") if values[key] is not None}
+
+    with EnvironmentHost(lambda: Other(closed), 1) as host, pytest.raises(ValueError, match=message):
+        host.reset([0], [0], [False])
+
+
+def test_numbers_may_be_of_another_precision_than_the_space_says(closed):
+    class Single(Tape):
+        def observe(self):
+            return {**super().observe(), "state": np.array((self.seed, self.sum), np.float32)}
+
+    with EnvironmentHost(lambda: Single(closed), 1) as host:
+        assert host.reset([0], [7], [False]).records["observation"]["state"].tolist() == [[7, 0]]

@@ -60,9 +60,10 @@ def test_the_example_without_hydra_trains_a_policy(tmp_path, real_data, start_co
     assert Policy.from_pretrained(tmp_path / "run/checkpoints/last").config.observation_dims["keypoints"] == 18
 
 
-def test_the_example_of_an_own_robot_trains_and_evaluates_both_ways(tmp_path, start_command, run_command):
+def test_the_example_of_an_own_robot_trains_both_ways(tmp_path, start_command, run_command):
     data = tmp_path / "reach.hdf5"
-    for words in (("record.py", data, 8), ("train_and_evaluate.py", data, tmp_path / "run", 3)):
+    checkpoint = tmp_path / "run" / "checkpoints" / "last"
+    for words in (("record.py", data, 8), ("train.py", data, tmp_path / "run", 3), ("evaluate.py", checkpoint, 2)):
         process = start_command(f"examples/own_robot/{words[0]}", *map(str, words[1:]))
         out, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
@@ -73,6 +74,9 @@ def test_the_example_of_an_own_robot_trains_and_evaluates_both_ways(tmp_path, st
     assert code == 0, errors
     policy = Policy.from_pretrained(tmp_path / "by_yaml/checkpoints/last")
     assert policy.config.observation_shapes == {"position": (2,), "camera": (64, 64, 3)}
+    code, _, errors = run_command("eval_policy", f"checkpoint={tmp_path / 'by_yaml'}")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "does not say its environment: evaluate it with shortcut_policy.evaluation.evaluate" in errors
 
 
 def test_the_pages_are_what_results_and_examples_say():
@@ -85,7 +89,8 @@ def test_the_pages_are_what_results_and_examples_say():
             assert (path.parent / picture).exists(), f"{path.name} shows {picture}"
     assert "<!-- result: pusht_one_step_late_small -->" in pages["README.md"]
     assert "<!-- file: examples/train_from_python.py -->" in pages["README.md"]
-    assert "<!-- file: examples/own_robot/train_and_evaluate.py -->" in pages["custom_data.md"]
+    for example in ("task/reach.yaml", "evaluate.py", "train.py"):
+        assert f"<!-- file: examples/own_robot/{example} -->" in pages["custom_data.md"]
 
 
 def test_comparisons_of_objectives_are_rendered_by_the_name_of_their_preset(tmp_path):

@@ -239,6 +239,14 @@ def test_wrong_values_get_one_sentence(tmp_path, demonstrations, run_command, wo
     assert not output.exists()
 
 
+def test_a_task_file_that_hydra_nests_gets_one_sentence(tmp_path, run_command):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.yaml").write_text("task_name: mine\n")
+    code, _, errors = run_command("train_policy", "--config-dir", str(tmp_path), "task=mine")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "task_name is missing: a file of the folder task/ has it, and begins with '# @package _global_'" in errors
+
+
 def spoil_nan(path):
     array = zarr.open(path, mode="r+")["data/state"]
     values = array[:]
