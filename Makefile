@@ -49,7 +49,8 @@ bench-gpu: $(READY) $(IMAGE)
 		rounds=5000 'modes=[eager,inductor,cuda_graph]' result=results/latency_gpu_images.json overwrite=true
 	$(RUN) scripts/benchmark_loop.py device=cuda mode=cuda_graph 'rates_hz=[500]' result=results/loop_gpu.json overwrite=true
 	for network in dit_b2 dit_xl2; do $(RUN) scripts/benchmark_images.py device=cuda network=$$network channels=4 size=32 \
-		classes=1000 trainer=gpu_image trainer.batch_size=128 count=64; done
+		classes=1000 trainer=gpu_image trainer.batch_size=128 count=64 result=results/images_gpu_$$network.json \
+		overwrite=true; done
 
 # the tables and pictures of the README, from results/
 readme: $(READY)
