@@ -44,13 +44,13 @@ bench: $(READY) $(IMAGE)
 bench-gpu: $(READY) $(IMAGE)
 	$(RUN) scripts/benchmark_training_step.py device=cuda network=unet_dp trainer=gpu
 	for network in unet_small unet_dp; do $(RUN) scripts/benchmark_latency.py device=cuda network=$$network rounds=5000 \
-		'modes=[eager,inductor,cuda_graph]' result=results/latency_gpu_$$network.json overwrite=true; done
+		'modes=[eager,inductor,cuda_graph]' result=results/latency_gpu_$$network.json overwrite=true || exit 1; done
 	$(RUN) scripts/benchmark_latency.py device=cuda vision=resnet18 'images={front: [84, 84, 3], wrist: [84, 84, 3]}' \
 		rounds=5000 'modes=[eager,inductor,cuda_graph]' result=results/latency_gpu_images.json overwrite=true
 	$(RUN) scripts/benchmark_loop.py device=cuda mode=cuda_graph 'rates_hz=[500]' result=results/loop_gpu.json overwrite=true
 	for network in dit_b2 dit_xl2; do $(RUN) scripts/benchmark_images.py device=cuda network=$$network channels=4 size=32 \
 		classes=1000 trainer=gpu_image trainer.batch_size=128 count=64 result=results/images_gpu_$$network.json \
-		overwrite=true; done
+		overwrite=true || exit 1; done
 
 # the tables and pictures of the README, from results/
 readme: $(READY)

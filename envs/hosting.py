@@ -46,11 +46,11 @@ class HostSpec:
     def record(self) -> np.dtype:
         """What an environment says after a reset or a step, in one piece of memory; for Dict observations of arrays.
 
-        `observation`, with a field per key; `reward`; `terminated`, `truncated`, `success` (`is_success` of the
-        info); `lost`: it says nothing any more, because its process has died.
+        `observation`, with a field per key; `reward`; `terminated`, `truncated`; `told`: whether its info has
+        `is_success`, and `success` what that says; `lost`: it says nothing any more, because its process has died.
         """
         observation = [(key, space.dtype, space.shape) for key, space in self.observation_space.items()]
-        flags = [(name, np.bool_) for name in ("terminated", "truncated", "success", "lost")]
+        flags = [(name, np.bool_) for name in ("terminated", "truncated", "told", "success", "lost")]
         return np.dtype([("observation", observation), ("reward", np.float64), *flags])
 
 
@@ -78,7 +78,6 @@ class EnvironmentHost:
         """
         self._envs: list[gymnasium.Env] = []
         self._filmed = [False] * num_envs
-        self._told = [False] * num_envs  # whether the episode's info has had `is_success`
         with ExitStack() as built:  # closes the first ones if a later one fails
             for _ in range(num_envs):
                 self._envs.append(make_env())
@@ -104,11 +103,14 @@ class EnvironmentHost:
         """Begin an episode in the n `rows`, each with its seed; those `filmed` are rendered now and after every step.
 
         Rewards and flags of the outcome are zero.
+
+        Raises:
+            ValueError: an observation is not what the space says.
         """
         records = np.zeros(len(rows), self.spec.record)
         observations = _fields(records)
         for i, (row, seed, film) in enumerate(zip(rows, seeds, filmed, strict=True)):
-            self._filmed[row], self._told[row] = bool(film), False
+            self._filmed[row] = bool(film)
             _write(observations, i, self._envs[row].reset(seed=int(seed))[0])
         return Outcome(records, self._render(rows))
 
@@ -116,8 +118,7 @@ class EnvironmentHost:
         """Step the n `rows` with their actions (n, *action shape); other rows stay as they are.
 
         Raises:
-            ValueError: an observation is not what the space says, or an episode ends and its info never had
-                `is_success`: it would count as failed, whatever happened in it.
+            ValueError: an observation is not what the space says, or `is_success` no bool.
         """
         records = np.zeros(len(rows), self.spec.record)
         observations = _fields(records)
@@ -126,13 +127,8 @@ class EnvironmentHost:
             _write(observations, i, observation)
             record = records[i]
             record["reward"], record["terminated"], record["truncated"] = reward, terminated, truncated
-            record["success"] = info.get("is_success", False)
-            self._told[row] |= "is_success" in info
-            if (terminated or truncated) and not self._told[row]:
-                raise ValueError(
-                    f"the environment never said whether an episode succeeded: its info needs 'is_success' (bool), and "
-                    f"has {', '.join(map(repr, info)) or 'nothing'}"
-                )
+            if "is_success" in info:
+                record["told"], record["success"] = True, _as_bool(info["is_success"])
         return Outcome(records, self._render(rows))
 
     def _render(self, rows: Sequence[int]) -> dict[int, np.ndarray]:
@@ -173,6 +169,13 @@ def _fields(records: np.ndarray) -> dict[str, np.ndarray]:
     return {key: observation[key] for key in observation.dtype.names or ()}
 
 
+def _as_bool(value: object) -> bool:
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        raise ValueError(f"the environment's info says is_success={value!r}: it must be a bool")
+    return bool(array.item())
+
+
 def _write(observations: Mapping[str, np.ndarray], i: int, observation: Mapping[str, np.ndarray]) -> None:
     for key, values in observations.items():
         if key not in observation:
@@ -180,12 +183,21 @@ def _write(observations: Mapping[str, np.ndarray], i: int, observation: Mapping[
                 f"the environment's observation_space declares {key!r}, and its observation has only "
                 f"{', '.join(map(repr, observation))}"
             )
-        value = np.asarray(observation[key])
-        # numpy would broadcast a scalar, and cut the decimals off images in 0 ... 1
-        is_cut = value.dtype.kind == "f" and values.dtype.kind != "f"
-        if value.shape != values.shape[1:] or is_cut:
+        given, shape = np.asarray(observation[key]), values.shape[1:]
+        if _without_ones(given.shape) != _without_ones(shape):  # else numpy would repeat what is missing
             raise ValueError(
-                f"the environment's observation {key!r} is {value.dtype} {value.shape}, and its observation_space "
-                f"declares {values.dtype} {values.shape[1:]}: make them agree"
+                f"the environment's observation {key!r} has shape {given.shape}, and its observation_space declares "
+                f"{shape}: make them agree"
             )
-        values[i] = value
+        given = given.reshape(shape)
+        values[i] = given
+        # numpy cuts decimals off, and lets what is too large begin again at 0
+        if values.dtype.kind != "f" and given.dtype != values.dtype and not np.array_equal(values[i], given):
+            raise ValueError(
+                f"the environment's observation {key!r} holds {given[values[i] != given][0]}, and its "
+                f"observation_space declares {values.dtype}: make them agree"
+            )
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)

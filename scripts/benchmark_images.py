@@ -141,8 +141,8 @@ def prepare(config: BenchmarkConfig, processes: Any, folder: str) -> Bench:
     )
     batch = batches.batch(0)
     draw = generator.objective.draw(batch.data.shape, 0.0, torch.Generator(processes.device).manual_seed(0))
-    if not isinstance(draw, ShortcutDraw):
-        raise ValueError("this benchmark compares the shortcut objective's update: use objective=shortcut")
+    if not isinstance(draw, ShortcutDraw) or not draw.bootstrap.any():
+        raise ValueError("this benchmark times a shortcut update with bootstrap rows: use objective=shortcut")
     return Bench(generator, trainer, batch, draw, config.trainer.precision)
 
 
@@ -194,7 +194,9 @@ def main(values: dict[str, Any]) -> None:
             "batch_size": config.trainer.batch_size,
             "precision": config.trainer.precision,
             "compile": config.trainer.compile,
+            "objective": {"name": config.objective.name, **config.objective.options},
             "network": {"name": config.network.name, **config.network.options},
+            "count": config.count,
             "images": [config.channels, config.size, config.size],
             "milliseconds_p50": {name: round(value, 3) for name, value in milliseconds.items()},
             "ratio": round(ratio, 4),

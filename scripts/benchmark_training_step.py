@@ -99,8 +99,8 @@ def make_parts(
     batch = policy.prepare(batches.batch(0))
     generator = torch.Generator(device).manual_seed(0)
     draw = objective.draw(batch.data.shape, 0.0, generator)
-    if not isinstance(draw, ShortcutDraw):
-        raise ValueError("this benchmark compares the shortcut objective's step: use objective=shortcut")
+    if not isinstance(draw, ShortcutDraw) or not draw.bootstrap.any():
+        raise ValueError("this benchmark times a shortcut step with bootstrap rows: use objective=shortcut")
     rows = draw.bootstrap.nonzero().squeeze(1).to(device)
     phase = trainer.phase_at(0)[0]
 

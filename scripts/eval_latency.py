@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from eval_policy import checkpoint_label, describe_training, environment_values, preset_name
+from eval_policy import checkpoint_label, describe_training, environment_values, load_policies, preset_name
 from hydra_command import command
 from tqdm import tqdm
 
@@ -127,12 +127,7 @@ def main(values: dict[str, Any]) -> None:
     config = from_mapping(EvalConfig, values)
     checkpoints = [find_checkpoint(path) for path in config.checkpoint]
     with join_processes(config.device) as processes:
-        device, scale = processes.device, config.noise_scale
-        policies = [Policy.from_pretrained(path, device, noise_scale=scale) for path in checkpoints]
-    for path, policy in zip(checkpoints, policies, strict=True):
-        made = policy.config.metadata
-        if not made.keys() >= {"task", "environment", "training"} or made["environment"] is None:
-            raise ValueError(f"{path} does not say its environment: evaluate it with DelayedHorizon in a PolicyAgent")
+        policies = load_policies(checkpoints, processes.device, config.noise_scale, "DelayedHorizon in a PolicyAgent")
     output = Path(config.output) if config.output else checkpoints[0].parents[1] / "latency"
     targets = result_paths(output, config.result, config.overwrite)
     policy_config, metadata = policies[0].config, policies[0].config.metadata

@@ -143,6 +143,27 @@ def _training_options(policy: Policy) -> dict[str, Any]:
     return values
 
 
+def load_policies(
+    checkpoints: Sequence[Path], device: torch.device, noise_scale: float | None, instead: str
+) -> list[Policy]:
+    """The policies of checkpoints that say in which environment they are to be evaluated.
+
+    Args:
+        checkpoints: their folders.
+        device, noise_scale: as `Policy.from_pretrained` takes them.
+        instead: what evaluates a policy in an environment that its checkpoint does not name.
+
+    Raises:
+        ValueError: a checkpoint cannot be loaded, or names no environment.
+    """
+    policies = [Policy.from_pretrained(path, device, noise_scale=noise_scale) for path in checkpoints]
+    for path, policy in zip(checkpoints, policies, strict=True):
+        metadata = policy.config.metadata
+        if not metadata.keys() >= {"task", "environment", "training"} or metadata["environment"] is None:
+            raise ValueError(f"{path} names no environment: evaluate it in yours with {instead}")
+    return policies
+
+
 def environment_values(metadata: Mapping[str, Any], workers: int | None) -> dict[str, Any]:
     """The environment's values in a checkpoint, with the number of workers in place of the recorded one if given."""
     recorded = dict(metadata["environment"])
@@ -190,14 +211,9 @@ def main(values: dict[str, Any]) -> None:
     config = from_mapping(EvalConfig, values)
     checkpoints = [find_checkpoint(path) for path in config.checkpoint]
     with join_processes(config.device) as processes:
-        device, scale = processes.device, config.noise_scale
-        policies = [Policy.from_pretrained(path, device, noise_scale=scale) for path in checkpoints]
-    for path, policy in zip(checkpoints, policies, strict=True):
-        made = policy.config.metadata
-        if not made.keys() >= {"task", "environment", "training"} or made["environment"] is None:
-            raise ValueError(
-                f"{path} does not say its environment: evaluate it with shortcut_policy.evaluation.evaluate"
-            )
+        policies = load_policies(
+            checkpoints, processes.device, config.noise_scale, "shortcut_policy.evaluation.evaluate"
+        )
     output = Path(config.output) if config.output else checkpoints[0].parents[1] / "evaluation"
     targets = result_paths(output, config.result, config.overwrite)
     metadata = policies[0].config.metadata

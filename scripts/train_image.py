@@ -1,4 +1,4 @@
-"""Train an image generator: `python scripts/train_image.py dataset=digits objective=shortcut`; `--help` lists all."""
+"""Train an image generator: `python scripts/train_image.py dataset=digits`; `--help` lists all."""
 
 from typing import Any
 

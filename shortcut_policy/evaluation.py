@@ -51,7 +51,7 @@ class EpisodeResult:
     seed: int
     slot: int
     max_reward: float  # over the steps of the episode: its score
-    success: bool  # `is_success` in the info of any step
+    success: bool | None  # `is_success` in the info of any step; None where no info had it
     steps: int
     rerun: bool = field(default=False, compare=False)  # its worker died on the first run, which does not count
     frames: tuple[np.ndarray, ...] | None = field(default=None, compare=False, repr=False)  # steps + 1 images (H, W, 3)
@@ -86,13 +86,17 @@ class Evaluation:
 
     @property
     def success_rate(self) -> float:
-        """Share of the episodes that succeeded."""
-        return self._successes / self.num_episodes
+        """Share of the episodes that succeeded.
+
+        Raises:
+            ValueError: the environment did not say of all whether they did.
+        """
+        return sum(self.successes) / self.num_episodes
 
     @property
     def success_interval(self) -> Interval:
         """Wilson 95 % interval of the success rate."""
-        return wilson_interval(self._successes, self.num_episodes)
+        return wilson_interval(sum(self.successes), self.num_episodes)
 
     @property
     def reruns(self) -> tuple[int, ...]:
@@ -100,8 +104,15 @@ class Evaluation:
         return tuple(episode.seed for episode in self.episodes if episode.rerun)
 
     @property
-    def _successes(self) -> int:
-        return sum(episode.success for episode in self.episodes)
+    def successes(self) -> list[bool]:
+        """Whether every episode succeeded; raises as `success_rate` does."""
+        told = [episode.success for episode in self.episodes if episode.success is not None]
+        if len(told) < self.num_episodes:
+            raise ValueError(
+                f"whether {self.num_episodes - len(told)} of {self.num_episodes} episodes succeeded is not known: the "
+                "environment's info needs 'is_success' (bool); their scores are"
+            )
+        return told
 
 
 def evaluate(
@@ -228,7 +239,7 @@ class _Running:
     lost: bool = False
     ended: bool = False
     max_reward: float = -np.inf
-    success: bool = False
+    success: bool | None = None
     steps: int = 0
 
     def start_again(self) -> "_Running":
@@ -237,7 +248,8 @@ class _Running:
     def add(self, record: np.void, max_steps: int | None) -> None:
         self.steps += 1
         self.max_reward = max(self.max_reward, float(record["reward"]))
-        self.success |= bool(record["success"])
+        if record["told"]:
+            self.success = bool(self.success or record["success"])
         self.ended = bool(record["terminated"] or record["truncated"]) or self.steps == max_steps
 
     def result(self) -> EpisodeResult:

@@ -117,7 +117,7 @@ def make_row(steps: int, nfe: int, evaluations: Sequence[Evaluation], latency_ms
         steps,
         nfe,
         [[round(float(score), 4) for score in evaluation.scores] for evaluation in evaluations],
-        [[episode.success for episode in evaluation.episodes] for evaluation in evaluations],
+        [evaluation.successes for evaluation in evaluations],
         (round(float(p50), 4), round(float(p99), 4)),
         sum(len(evaluation.reruns) for evaluation in evaluations),
     )

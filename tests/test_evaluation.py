@@ -154,6 +154,29 @@ def test_an_episode_that_succeeded_for_a_moment_has_succeeded():
     assert run(env=Passing).success_rate == 1
 
 
+@pytest.mark.parametrize("max_steps", [None, 2])
+def test_success_that_is_never_said_is_not_failure(max_steps):
+    class Silent(CountingEnv):
+        def step(self, action):
+            return *super().step(action)[:-1], {"success": True}
+
+    evaluation = run(env=Silent, max_steps=max_steps)
+    assert {episode.success for episode in evaluation.episodes} == {None}
+    assert np.isfinite(evaluation.mean_score)
+    for read in (lambda: evaluation.success_rate, lambda: evaluation.success_interval):
+        with pytest.raises(ValueError, match=r"whether 7 of 7 episodes succeeded is not known: .* needs 'is_success'"):
+            read()
+
+
+def test_success_may_be_said_in_the_last_step_alone():
+    class Late(CountingEnv):
+        def step(self, action):
+            *outcome, info = super().step(action)
+            return *outcome, info if outcome[2] or outcome[3] else {}
+
+    assert run(env=Late).successes == run().successes
+
+
 def test_the_agent_sees_full_batches_with_zeros_where_nothing_runs():
     agent = SlotAgent()
     run(agent, num_envs=3)

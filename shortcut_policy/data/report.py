@@ -16,7 +16,7 @@ from shortcut_policy.data.zarr_replay import (
     ReplayStore,
     image_problem,
     image_range_problem,
-    image_shape_problem,
+    layout_problem,
     open_replay,
 )
 
@@ -129,7 +129,9 @@ def _inspect_array(
     if ends is not None and rows > ends[-1]:
         notes.append(f"{name} has {rows - ends[-1]} rows beyond the last episode, which are ignored")
         rows = int(ends[-1])
-    statistics = _scan(store, name, array, rows, ends, problems)
+    statistics, unfit = _scan(store, name, array, rows, ends, problems)
+    if unfit is not None:
+        notes.append(f"as an observation {name} would be refused: it {unfit}")
     if array.ndim in (2, 3) and rows > 1:
         notes.extend(constant_columns(name, statistics))
     return ArrayReport(
@@ -152,12 +154,16 @@ def _scan(
     rows: int,
     ends: np.ndarray | None,
     problems: list[str],
-) -> "Statistics":
-    """Read the first `rows` rows chunk by chunk, so that images need no more RAM than a chunk."""
+) -> tuple["Statistics", str | None]:
+    """Read the first `rows` rows chunk by chunk, so that images need no more RAM than a chunk.
+
+    Returns:
+        The statistics, and why the array could be no observation, where it could not.
+    """
     statistics = Statistics(array.shape[1:])
     bad_chunks: dict[str, list[str]] = {}
-    is_image = array.ndim == 4
-    image_fault = image_shape_problem(array.shape) if is_image else None
+    unfit = layout_problem(array.shape, array.dtype)
+    images_to_check = array.ndim == 4 and array.dtype != np.uint8
     num_chunks = num_not_finite = 0
     first_not_finite = rows
     for chunk in store.chunks(array, rows):
@@ -177,13 +183,11 @@ def _scan(
             row = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
             first_not_finite = min(first_not_finite, chunk.region[0].start + row)
         statistics.add(values, finite, chunk.region[1:])
-        if is_image and image_fault is None and finite.all():
-            image_fault = image_problem(values)
+        if images_to_check and unfit is None:
+            unfit = image_problem(values)
 
-    if is_image and image_fault is None and statistics.count:
-        image_fault = image_range_problem(array.dtype, int(statistics.maximum.max()))
-    if image_fault is not None:
-        problems.append(f"{name} {image_fault}")
+    if images_to_check and unfit is None and statistics.count:
+        unfit = image_range_problem(array.dtype, float(statistics.maximum.max()))
     for damage, keys in bad_chunks.items():
         problems.append(f"{name}: {len(keys)} of {num_chunks} chunks {damage} ({some(keys)})")
     if num_not_finite:
@@ -193,7 +197,7 @@ def _scan(
             start = ends[episode - 1] if episode else 0
             where += f" (step {first_not_finite - start} of episode {episode})"
         problems.append(f"{name}: {num_not_finite} values are NaN or infinite, the first at {where}")
-    return statistics
+    return statistics, unfit
 
 
 @dataclass

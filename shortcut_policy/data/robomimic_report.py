@@ -112,7 +112,8 @@ def _inspect_array(
             dataset = file.array(demo, name)
             is_image = check_layout(dataset, f"{name} of {demo}")
         except ValueError as error:
-            bad.setdefault(str(error).replace(f"{name} of {demo} ", ""), []).append(demo)
+            said = str(error).removeprefix(f"{name} of {demo} ").removeprefix(f"in {file} ")
+            bad.setdefault(said, []).append(demo)
             continue
         first = next(iter(datasets.values()), dataset)
         if dataset.shape[1:] != first.shape[1:] or is_image != check_layout(first, name):

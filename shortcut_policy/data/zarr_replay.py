@@ -61,16 +61,12 @@ def read_zarr(path: str | Path, observations: Mapping[str, ArraySource], action:
 
 
 def _read(store: "ReplayStore", array: str, rows: int) -> np.ndarray:
-    shape = store.array(f"data/{array}").shape
-    if len(shape) == 4:
-        return _read_images(store, f"data/{array}", rows)
-    if len(shape) not in (2, 3):
-        raise ValueError(
-            f"data/{array} of {store} has shape {shape}: low-dim arrays are (N, K) or (N, M, K), images (N, H, W, C)"
-        )
-    if len(shape) == 3 and store.array(f"data/{array}").dtype == np.uint8:
-        raise ValueError(f"data/{array} of {store} holds uint8 {shape}: give gray images an axis of channels")
-    return store.read(f"data/{array}", rows)
+    name = f"data/{array}"
+    opened = store.array(name)
+    problem = layout_problem(opened.shape, opened.dtype)
+    if problem is not None:
+        raise ValueError(f"{name} of {store} {problem}")
+    return _read_images(store, name, rows) if opened.ndim == 4 else store.read(name, rows)
 
 
 def _read_images(store: "ReplayStore", name: str, rows: int) -> np.ndarray:
@@ -78,22 +74,26 @@ def _read_images(store: "ReplayStore", name: str, rows: int) -> np.ndarray:
     array = store.array(name)
     store.check(array, name, rows)
     images = np.empty((rows, *array.shape[1:]), np.uint8)
-    problem = image_shape_problem(array.shape)
-    for chunk in store.chunks(array, rows) if problem is None else ():
+    maximum = 0.0
+    for chunk in store.chunks(array, rows):
         values = store.read_chunk(array, name, chunk)
-        problem = image_problem(values)
-        if problem is not None:
-            break
+        if array.dtype != np.uint8:
+            maximum = max(maximum, float(values.max()))
+            if problem := image_problem(values):
+                raise ValueError(f"{name} of {store} {problem}")
         images[chunk.region] = values.astype(np.uint8)
-    problem = problem or image_range_problem(array.dtype, int(images.max()))
-    if problem is not None:
+    if problem := image_range_problem(array.dtype, maximum):
         raise ValueError(f"{name} of {store} {problem}")
     return images
 
 
-def image_shape_problem(shape: tuple[int, ...]) -> str | None:
-    """What is wrong with the shape of images, as the end of a sentence that begins with their name; None if nothing."""
-    if shape[-1] in IMAGE_CHANNELS:
+def layout_problem(shape: tuple[int, ...], dtype: np.dtype) -> str | None:
+    """Why an array can be no observation, as the end of a sentence that begins with its name; None where it can."""
+    if len(shape) not in (2, 3, 4):
+        return f"has shape {shape}: low-dim arrays are (N, K) or (N, M, K), images (N, H, W, C)"
+    if len(shape) == 3 and dtype == np.uint8:
+        return f"holds uint8 {shape}: give gray images an axis of channels"
+    if len(shape) < 4 or (shape[3] in IMAGE_CHANNELS and min(shape[1:]) > 0):
         return None
     advice = "move the channels to the last axis" if shape[1] in IMAGE_CHANNELS else "with C of 1, 3 or 4"
     return f"has shape {shape}, but images are (N, H, W, C): {advice}"
@@ -101,20 +101,24 @@ def image_shape_problem(shape: tuple[int, ...]) -> str | None:
 
 def image_problem(values: np.ndarray) -> str | None:
     """What is wrong with the values of images, of whatever type: they must be whole numbers in 0 ... 255."""
-    with np.errstate(invalid="ignore"):  # of NaN, which is found to be none of them
-        whole = values.astype(np.uint8)
-    if np.array_equal(whole, values):
+    if not np.isfinite(values).all():
+        return f"holds {values[~np.isfinite(values)][0]}, but images are whole numbers in 0 ... 255"
+    low, high = values.min(), values.max()
+    with np.errstate(invalid="ignore"):  # of what lies far outside
+        wrong = values[values.astype(np.uint8) != values]
+    if not wrong.size:
         return None
-    wrong = values[whole != values][0]
-    advice = "multiply them by 255 and round" if 0 < wrong < 1 else "scale them to that and round"
-    return f"holds {wrong}, but images are whole numbers in 0 ... 255: {advice}"
+    advice = "scale them to that and round" if low < 0 or high > 255 else "round them"
+    if low >= 0 and high <= 1:
+        advice = "multiply them by 255 and round"
+    return f"holds {wrong[0]}, but images are whole numbers in 0 ... 255: {advice}"
 
 
-def image_range_problem(dtype: np.dtype, maximum: int) -> str | None:
-    """What is wrong with images of nothing but 0.0 and 1.0, which as bytes would be nearly black."""
-    if dtype.kind != "f" or maximum != 1:
+def image_range_problem(dtype: np.dtype, maximum: float) -> str | None:
+    """What is wrong with images of nothing but 0 and 1 that are no bytes: as these they would be nearly black."""
+    if dtype.kind not in "fb" or maximum != 1:
         return None
-    return "holds nothing but 0.0 and 1.0, but images are whole numbers in 0 ... 255: multiply them by 255"
+    return f"holds nothing but 0 and 1 as {dtype}, but images are whole numbers in 0 ... 255: multiply them by 255"
 
 
 def _extract(values: np.ndarray, source: ArraySource) -> np.ndarray:

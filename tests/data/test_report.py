@@ -44,18 +44,23 @@ def test_image_statistics_by_chunk(write_replay, replay_arrays):
 
 
 @pytest.mark.parametrize(
-    ("images", "problem"),
+    ("values", "reason"),
     [
         (np.full((10, 8, 8, 3), 0.5, np.float32), "holds 0.5, but images are whole numbers in 0 ... 255: multiply"),
-        (np.ones((10, 8, 8, 3), np.float32), "holds nothing but 0.0 and 1.0, but images are whole numbers"),
+        (np.ones((10, 8, 8, 3), np.float32), "holds nothing but 0 and 1 as float32, but images are whole numbers"),
         (np.ones((10, 3, 8, 8), np.uint8), "has shape (10, 3, 8, 8), but images are (N, H, W, C): move the channels"),
+        (np.ones((10, 8, 8), np.uint8), "holds uint8 (10, 8, 8): give gray images an axis of channels"),
+        (np.ones(10), "has shape (10,): low-dim arrays are"),
         (np.full((10, 8, 8, 3), 255.0, np.float32), None),
+        (np.ones((10, 8, 8, 3), np.uint8), None),
     ],
 )
-def test_images_that_a_policy_could_not_see_are_a_problem(write_replay, replay_arrays, images, problem):
-    report = inspect_zarr(write_replay({**replay_arrays, "data/img": images}))
-    assert (not report.problems) if problem is None else report.problems[0].startswith(f"data/img {problem}")
-    assert len(report.problems) == (problem is not None)
+def test_what_could_be_no_observation_is_noted(write_replay, replay_arrays, values, reason):
+    report = inspect_zarr(write_replay({**replay_arrays, "data/other": values}))
+    assert report.problems == ()
+    noted = [note for note in report.notes if note.startswith("as an observation data/other would be refused: it ")]
+    assert len(noted) == (reason is not None)
+    assert all(reason in note for note in noted)
 
 
 def test_statistics_do_not_cancel(write_replay):

@@ -1,3 +1,5 @@
+import re
+
 import gymnasium
 import numpy as np
 import pytest
@@ -77,14 +79,14 @@ def test_a_record_has_the_space_of_every_key_and_the_outcome(host):
         "image": (np.uint8, (1, 2, 3, 3)),
         "count": (np.int64, (1,)),
     }
-    flags = ("reward", "terminated", "truncated", "success", "lost")
-    assert tuple(records[flag].item() for flag in flags) == (0.0, False, False, False, False)
+    flags = ("reward", "terminated", "truncated", "told", "success", "lost")
+    assert tuple(records[flag].item() for flag in flags) == (0.0, False, False, False, False, False)
     steps = [step(host, [1], 0).records[0] for _ in range(4)]
     assert [tuple(record[flag].item() for flag in flags) for record in steps] == [
-        (1.0, False, False, False, False),
-        (2.0, False, False, True, False),
-        (3.0, True, False, False, False),
-        (4.0, False, True, False, False),
+        (1.0, False, False, True, False, False),
+        (2.0, False, False, True, True, False),
+        (3.0, True, False, False, False, False),
+        (4.0, False, True, False, False, False),
     ]
 
 
@@ -136,29 +138,41 @@ def test_environments_must_be_alike(closed):
     assert len(closed) == 2
 
 
-def test_an_episode_whose_info_never_says_whether_it_succeeded_is_refused(closed):
-    class Silent(Tape):
+@pytest.mark.parametrize("said", [np.True_, 1, 1.0, np.array([True])])
+def test_success_may_be_said_in_several_types(closed, said):
+    class Saying(Tape):
         def step(self, action):
-            *outcome, _ = super().step(action)
-            return *outcome, {"success": True}
+            return *super().step(action)[:-1], {"is_success": said}
 
-    with EnvironmentHost(lambda: Silent(closed), 1) as host:
+    with EnvironmentHost(lambda: Saying(closed), 1) as host:
         host.reset([0], [0], [False])
-        step(host, [0], 0)
-        step(host, [0], 0)
-        with pytest.raises(ValueError, match=r"never said .*: its info needs 'is_success' .*, and has 'success'"):
+        assert step(host, [0], 0).records["success"].tolist() == [True]
+
+
+@pytest.mark.parametrize("said", [{"task": False}, "no", None, [True, False]])
+def test_success_that_is_no_bool_is_quoted(closed, said):
+    class Saying(Tape):
+        def step(self, action):
+            return *super().step(action)[:-1], {"is_success": said}
+
+    with EnvironmentHost(lambda: Saying(closed), 1) as host:
+        host.reset([0], [0], [False])
+        with pytest.raises(ValueError, match=rf"is_success={re.escape(repr(said))}: it must be a bool"):
             step(host, [0], 0)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"image": np.full((2, 3, 3), 0.5)}, "'image' holds 0.5, and its observation_space declares uint8: make them"),
+        ({"image": np.full((2, 3, 3), 300)}, "'image' holds 300, and its observation_space declares uint8: make them"),
+        ({"image": np.full((2, 3, 3), -1)}, "'image' holds -1, and"),
         (
-            {"image": np.zeros((2, 3, 3))},
-            r"'image' is float64 \(2, 3, 3\), and its observation_space declares uint8 \(2,",
+            {"state": np.zeros(1)},
+            r"'state' has shape \(1,\), and its observation_space declares \(2,\): make them agree",
         ),
-        ({"state": np.zeros(1)}, r"'state' is float64 \(1,\), and its observation_space declares float64 \(2,\): make"),
-        ({"state": 0.0}, r"'state' is float64 \(\), and its observation_space declares float64 \(2,\)"),
+        ({"state": 0.0}, r"'state' has shape \(\), and its observation_space declares \(2,\)"),
+        ({"image": np.zeros((3, 2, 3), np.uint8)}, r"'image' has shape \(3, 2, 3\), and .* declares \(2, 3, 3\)"),
         ({"count": None}, "observation_space declares 'count', and its observation has only 'state', 'image'"),
     ],
 )
@@ -172,10 +186,14 @@ def test_an_observation_is_what_its_space_says(closed, changes, message):
         host.reset([0], [0], [False])
 
 
-def test_numbers_may_be_of_another_precision_than_the_space_says(closed):
-    class Single(Tape):
+def test_the_same_numbers_may_come_in_another_type_or_with_axes_of_length_one(closed):
+    class Other(Tape):
         def observe(self):
-            return {**super().observe(), "state": np.array((self.seed, self.sum), np.float32)}
+            state = np.array([[self.seed, self.sum]], np.float32)
+            return {"state": state, "image": np.full((2, 3, 3), 255.0), "count": [self.count]}
 
-    with EnvironmentHost(lambda: Single(closed), 1) as host:
-        assert host.reset([0], [7], [False]).records["observation"]["state"].tolist() == [[7, 0]]
+    with EnvironmentHost(lambda: Other(closed), 1) as host:
+        observation = host.reset([0], [7], [False]).records["observation"]
+    assert observation["state"].tolist() == [[7, 0]]
+    assert observation["image"].tolist() == np.full((1, 2, 3, 3), 255).tolist()
+    assert observation["count"].tolist() == [0]

@@ -45,7 +45,13 @@ def test_the_benchmark_of_images_prints_and_writes_the_parts(tmp_path, run_comma
         document["flops_per_update"] / parts["shortcut update"] / 1e9 / 0.5, abs=1e-4
     )
     assert "(as given)" in out
-    for wrong in (words, ("repeats=0",), ("peak_tflops=0",), ("objective=flow_matching",)):
+    for wrong in (
+        words,
+        ("repeats=0",),
+        ("peak_tflops=0",),
+        ("objective=flow_matching",),
+        ("objective=shortcut_late",),
+    ):
         code, _, errors = run_command("benchmark_images", *wrong)
         assert code == 2
         assert errors.count("\n") == 1
@@ -76,7 +82,7 @@ def test_the_example_of_an_own_robot_trains_both_ways(tmp_path, start_command, r
     assert policy.config.observation_shapes == {"position": (2,), "camera": (64, 64, 3)}
     code, _, errors = run_command("eval_policy", f"checkpoint={tmp_path / 'by_yaml'}")
     assert (code, errors.count("\n")) == (2, 1)
-    assert "does not say its environment: evaluate it with shortcut_policy.evaluation.evaluate" in errors
+    assert "names no environment: evaluate it in yours with shortcut_policy.evaluation.evaluate" in errors
 
 
 def test_the_pages_are_what_results_and_examples_say():

@@ -1,5 +1,6 @@
 """Image generators by command: trained, resumed, sampled."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ def test_digits_train_and_are_sampled_in_any_number_of_steps(tmp_path, run_comma
     with Image.open(output / "samples.png") as picture:
         grid = 3 * (16 + 2) + 2  # three images of 16 pixels with a line of 2 around each
         assert picture.size == (2 * grid + 8, 16 + 2 * (16 + 2) + 2)
+
+
+def test_the_default_learns_the_flow_first(tmp_path, run_command):
+    words = ["dataset=digits", "trainer.steps=5", "trainer.log_every=1", *TINY, f"output={tmp_path / 'run'}"]
+    code, _, errors = run_command("train_image", *words, "device=cpu")
+    assert code == 0, errors
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    bootstrapped = [line["step"] for line in lines if "train/bootstrap_loss" in line]
+    assert bootstrapped == [4, 5]
 
 
 @pytest.mark.parametrize(
