@@ -318,8 +318,8 @@ class Policy(nn.Module):
             expected, shape = (self.config.observation_steps, *single), tuple(tensors[key].shape)
             if shape[1:] != expected:
                 raise ValueError(
-                    f"observation {key!r} must have shape (B, {', '.join(map(str, expected))}), which are rows, "
-                    f"observation_steps and its shape in the data, got {shape}"
+                    f"observation {key!r} must have shape (B, {', '.join(map(str, expected))}), got {shape}: rows, "
+                    "observation_steps, and its shape in the data"
                 )
         rows = {key: len(value) for key, value in tensors.items()}
         if len(set(rows.values())) > 1:

@@ -108,7 +108,7 @@ def test_acting_remembers_images_as_bytes():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"front": torch.rand(3, 2, 10, 20, 3)}, "images 'front' must be uint8 in 0 ... 255, got torch.float32"),
+        ({"front": torch.rand(3, 2, 10, 20, 3)}, "'front' must be uint8 in 0 ... 255, .* got torch.float32: convert"),
         ({"front": torch.zeros(3, 2, 3, 10, 20, dtype=torch.uint8)}, r"must have shape \(B, 2, 10, 20, 3\), got"),
         ({"wrist": torch.zeros(2, 2, 8, 8, 1, dtype=torch.uint8)}, "must have the same number of rows"),
     ],
