@@ -164,6 +164,18 @@ def test_goals_and_calls_outside_an_episode_are_refused(policy):
         wrapped(observation, goal=observation)
 
 
+def test_an_episode_must_say_at_its_end_whether_it_succeeded():
+    class Silent(Walk):
+        def step(self, action):
+            return *super().step(action)[:-1], {"said": self.steps == 1}
+
+    environment = RobomimicEnv(Silent(steps=2))
+    environment.reset()
+    environment.step(np.zeros(2))
+    with pytest.raises(ValueError, match=r"succeeded is not known: .* 'is_success' .bool., and has said"):
+        environment.step(np.zeros(2))
+
+
 def test_an_environment_for_other_actions_is_refused():
     RobomimicEnv(Walk(), action_representation="delta_pose")
     with pytest.raises(ValueError, match="'absolute_pose', the environment takes 'delta_pose'"):

@@ -11,7 +11,8 @@ output, episodes = Path(sys.argv[1]), int(sys.argv[2])
 if output.exists():
     sys.exit(f"error: {output} exists: choose another file")
 env, rng = Reach(), np.random.default_rng(0)
-with h5py.File(output, "x") as file:
+part = output.with_suffix(".part")  # gets its name when it is whole
+with h5py.File(part, "w") as file:
     for episode in range(episodes):
         observation, _ = env.reset(seed=episode)
         goal = env.dots[rng.integers(2)]  # the one dot or the other: no policy that takes their mean arrives
@@ -27,4 +28,5 @@ with h5py.File(output, "x") as file:
         demo["actions"] = np.array(actions, np.float32)
         for key in ("camera", "position"):
             demo[f"obs/{key}"] = np.array([o[key] for o in observations])
+part.rename(output)
 print(f"{output}: {episodes} demonstrations")

@@ -14,7 +14,7 @@ class GymRobot:
     Attributes:
         ended: set when the episode ends, upon which actions do nothing any more; a loop's `stop`.
         max_reward: over the steps of the episode.
-        success: whether `is_success` was in the info of any step.
+        success: whether `is_success` was true in the info of any step; None while no info had it.
     """
 
     def __init__(self, env: gymnasium.Env, seed: int | None = None) -> None:
@@ -23,7 +23,7 @@ class GymRobot:
         self._observation, _ = env.reset(seed=seed)
         self.ended = threading.Event()
         self.max_reward = -np.inf
-        self.success = False
+        self.success: bool | None = None
 
     def observe(self) -> dict[str, np.ndarray]:
         """The observation after the last step."""
@@ -35,6 +35,7 @@ class GymRobot:
             return
         self._observation, reward, terminated, truncated, info = self._env.step(action)
         self.max_reward = max(self.max_reward, float(reward))
-        self.success |= bool(info.get("is_success", False))
+        if "is_success" in info:
+            self.success = bool(self.success or info["is_success"])
         if terminated or truncated:
             self.ended.set()

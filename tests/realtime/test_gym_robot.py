@@ -27,3 +27,13 @@ def test_an_episode_is_played_to_its_end_and_no_further():
         robot.act(np.array([reward]))
         seen.append((robot.observe()["step"].item(), robot.max_reward, robot.success, robot.ended.is_set()))
     assert seen == [(1, 0.25, False, False), (2, 0.75, True, False), (3, 0.75, True, True), (3, 0.75, True, True)]
+
+
+def test_an_episode_of_which_nobody_says_whether_it_succeeded_has_not_failed():
+    class Silent(Rewarded):
+        def step(self, action):
+            return *super().step(action)[:-1], {}
+
+    robot = GymRobot(Silent())
+    robot.act(np.array([0.5]))
+    assert robot.success is None
