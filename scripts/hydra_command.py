@@ -11,6 +11,7 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from shortcut_policy.training.interruption import TrainingInterrupted
 from shortcut_policy.training.loop import TrainingDiverged
@@ -51,7 +52,7 @@ def command(config_name: str) -> Callable[[Callable[[dict[str, Any]], None]], Ca
                 os.environ["PYTHONPATH"] = os.pathsep.join(found)
             try:
                 composed()
-            except (HydraException, OmegaConfBaseException) as error:
+            except (HydraException, OmegaConfBaseException, YAMLError) as error:
                 _leave(2, "error: " + _one_sentence(str(error)))
 
         return main

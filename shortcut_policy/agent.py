@@ -51,10 +51,22 @@ class PolicyAgent:
         self._queue.reset()
 
     def act(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Actions (slots, A) for the newest observations {key: (slots, D) or (slots, H, W, C)}."""
+        """Actions (slots, A) for the newest observations {key: (slots, D) or (slots, H, W, C)}.
+
+        Raises:
+            ValueError: an observation is missing or not finite, or has another shape than the policy's.
+        """
         missing = [key for key in self._policy.config.observation_shapes if key not in observation]
         if missing:
             raise ValueError(f"the environment has no observation {missing[0]!r}: it has {', '.join(observation)}")
+        for key in self._policy.config.observation_shapes:
+            finite = np.isfinite(observation[key]).reshape(self._slots, -1).all(1)
+            if not finite.all():
+                # the policy would answer with NaN, which some simulators take for no action and score as a failure
+                raise ValueError(
+                    f"the environment's observation {key!r} is NaN or infinite in slot {finite.argmin()}: mend the "
+                    "environment, a policy can make nothing of it"
+                )
         return self._queue.act(self._policy.observation_tensors(observation), self._sample).cpu().numpy()
 
     def _sample(

@@ -110,7 +110,7 @@ class Evaluation:
         if len(told) < self.num_episodes:
             raise ValueError(
                 f"whether {self.num_episodes - len(told)} of {self.num_episodes} episodes succeeded is not known: the "
-                "environment's info needs 'is_success' (bool); their scores are"
+                "environment's info needs 'is_success' (bool); mean_score, of the rewards alone, does without"
             )
         return told
 

@@ -74,3 +74,13 @@ def test_a_missing_observation_is_named():
 def test_there_is_one_seed_per_slot():
     with pytest.raises(ValueError, match="expected 4 seeds, one per slot, got 3"):
         PolicyAgent(small_policy(), SLOTS, num_steps=1).reset([0, 1, 2])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_observation_that_is_not_finite_is_refused(observations, value):
+    agent = PolicyAgent(small_policy(), SLOTS, num_steps=1)
+    agent.reset([0] * SLOTS)
+    first = {key: array[0] for key, array in observations.items()}
+    first["position"][2, 1] = value
+    with pytest.raises(ValueError, match="observation 'position' is NaN or infinite in slot 2"):
+        agent.act(first)

@@ -11,6 +11,7 @@ output, episodes = Path(sys.argv[1]), int(sys.argv[2])
 if output.exists():
     sys.exit(f"error: {output} exists: choose another file")
 env, rng = Reach(), np.random.default_rng(0)
+output.parent.mkdir(parents=True, exist_ok=True)
 part = output.with_suffix(".part")  # gets its name when it is whole
 with h5py.File(part, "w") as file:
     for episode in range(episodes):

@@ -43,18 +43,16 @@ class RunFolder:
             difference = next(_differences(there, config), None)
             if difference is not None:
                 raise FileExistsError(
-                    f"{self.path} holds another run ({difference}): choose another output (output=), or remove it"
+                    f"{self.path} holds another run ({difference}): choose another output, or remove it"
                 )
             if (self.path / "finished.json").exists():
-                raise FileExistsError(
-                    f"{self.path} holds this run, finished: choose another output (output=), or remove it"
-                )
+                raise FileExistsError(f"{self.path} holds this run, finished: choose another output, or remove it")
             last = self.checkpoints / "last"
             steps = self._steps()
             return last.resolve() if last.exists() else steps[-1].resolve() if steps else None
         begun = {self.checkpoints.name, f".{record.name}"}  # what is there if a claim was cut short
         if self.path.exists() and any(path.name not in begun for path in self.path.iterdir()):
-            raise FileExistsError(f"{self.path} holds files that are no run of ours: choose another output (output=)")
+            raise FileExistsError(f"{self.path} holds files that are no run of ours: choose another output")
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_json(record, config)
         return None

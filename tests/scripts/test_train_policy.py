@@ -247,6 +247,15 @@ def test_a_task_file_that_hydra_nests_gets_one_sentence(tmp_path, run_command):
     assert "task_name is missing: a file of the folder task/ has it, and begins with '# @package _global_'" in errors
 
 
+def test_a_task_file_that_is_no_yaml_gets_one_sentence(tmp_path, run_command):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.yaml").write_text("# @package _global_\ntask_name: mine\ndata: path: mine.hdf5\n")
+    code, _, errors = run_command("train_policy", "--config-dir", str(tmp_path), "task=mine")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert 'mapping values are not allowed here in "' in errors
+    assert 'mine.yaml", line 3' in errors
+
+
 def spoil_nan(path):
     array = zarr.open(path, mode="r+")["data/state"]
     values = array[:]
