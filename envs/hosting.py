@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Space
 
+from envs.success import told_success
 from envs.worker_process import become_worker, describe
 
 __all__ = ["EnvironmentHost", "HostSpec", "Outcome", "serve"]
@@ -127,8 +128,8 @@ class EnvironmentHost:
             _write(observations, i, observation)
             record = records[i]
             record["reward"], record["terminated"], record["truncated"] = reward, terminated, truncated
-            if "is_success" in info:
-                record["told"], record["success"] = True, _as_bool(info["is_success"])
+            success = told_success(info)
+            record["told"], record["success"] = success is not None, bool(success)
         return Outcome(records, self._render(rows))
 
     def _render(self, rows: Sequence[int]) -> dict[int, np.ndarray]:
@@ -167,13 +168,6 @@ def _fields(records: np.ndarray) -> dict[str, np.ndarray]:
     """A view (n, ...) for every key of the observation."""
     observation = records["observation"]
     return {key: observation[key] for key in observation.dtype.names or ()}
-
-
-def _as_bool(value: object) -> bool:
-    array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "biuf":
-        raise ValueError(f"the environment's info says is_success={value!r}: it must be a bool")
-    return bool(array.item())
 
 
 def _write(observations: Mapping[str, np.ndarray], i: int, observation: Mapping[str, np.ndarray]) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MixtureSameFamily
 
+from envs.success import told_success
 from shortcut_policy.agent import PolicyAgent
 from shortcut_policy.experiment import SLOTS
 from shortcut_policy.policy import Policy
@@ -94,7 +95,7 @@ class RobomimicEnv(EnvBase):
     The i-th `reset` has the seed `first_seed + i`, as in our evaluation.
 
     Args:
-        env: with Dict observations, Box actions and `is_success` in its info, at the latest in an episode's last step.
+        env: with Dict observations, Box actions and `is_success` in the info of every step.
         first_seed: of the first episode.
         action_representation: what the policy's actions are, for an environment whose metadata name under this key
             what it takes; None skips the comparison.
@@ -115,32 +116,31 @@ class RobomimicEnv(EnvBase):
         self.env = env
         self._next_seed = first_seed
         self._observation: dict[str, np.ndarray] = {}
-        self._reward, self._done, self._success, self._told = 0.0, False, False, False
+        self._reward, self._done, self._success = 0.0, False, False
 
     def reset(self) -> dict[str, np.ndarray]:
         """Begin the next episode: its first observation {key: array}."""
         self._observation, info = self.env.reset(seed=self._next_seed)
         self._next_seed += 1
-        self._reward, self._done, self._told = 0.0, False, "is_success" in info
-        self._success = bool(info.get("is_success", False))
+        self._reward, self._done, self._success = 0.0, False, bool(told_success(info))
         return self.get_observation()
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, dict[str, Any]]:
         """Act (E,): observation, reward, whether the episode has ended for whatever reason, info.
 
         Raises:
-            ValueError: the episode has ended, and its infos have not said whether the task is done.
+            ValueError: the info does not say whether the task is done, which robomimic asks after every step.
         """
         action = np.asarray(action, self.env.action_space.dtype)
         self._observation, reward, terminated, truncated, info = self.env.step(action)
         self._reward, self._done = float(reward), bool(terminated or truncated)
-        self._told |= "is_success" in info
-        if self._done and not self._told:
+        success = told_success(info)
+        if success is None:
             raise ValueError(
-                "whether the episode succeeded is not known: the environment's info needs 'is_success' (bool), and has "
-                f"{', '.join(info) or 'nothing'}"
+                "robomimic asks after every step whether the task is done: the environment's info needs 'is_success' "
+                f"(bool), and has {', '.join(info) or 'nothing'}"
             )
-        self._success = bool(info.get("is_success", False))
+        self._success = success
         return self.get_observation(), self._reward, self._done, info
 
     def render(

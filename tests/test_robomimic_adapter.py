@@ -164,15 +164,14 @@ def test_goals_and_calls_outside_an_episode_are_refused(policy):
         wrapped(observation, goal=observation)
 
 
-def test_an_episode_must_say_at_its_end_whether_it_succeeded():
+def test_every_step_must_say_whether_the_task_is_done():
     class Silent(Walk):
         def step(self, action):
             return *super().step(action)[:-1], {"said": self.steps == 1}
 
     environment = RobomimicEnv(Silent(steps=2))
     environment.reset()
-    environment.step(np.zeros(2))
-    with pytest.raises(ValueError, match=r"succeeded is not known: .* 'is_success' .bool., and has said"):
+    with pytest.raises(ValueError, match=r"after every step .* 'is_success' .bool., and has said"):
         environment.step(np.zeros(2))
 
 

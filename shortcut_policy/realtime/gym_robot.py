@@ -5,6 +5,8 @@ import threading
 import gymnasium
 import numpy as np
 
+from envs.success import told_success
+
 __all__ = ["GymRobot"]
 
 
@@ -35,7 +37,8 @@ class GymRobot:
             return
         self._observation, reward, terminated, truncated, info = self._env.step(action)
         self.max_reward = max(self.max_reward, float(reward))
-        if "is_success" in info:
-            self.success = bool(self.success or info["is_success"])
+        success = told_success(info)
+        if success is not None:
+            self.success = bool(self.success or success)
         if terminated or truncated:
             self.ended.set()

@@ -1,5 +1,6 @@
 import gymnasium
 import numpy as np
+import pytest
 
 from shortcut_policy.realtime.gym_robot import GymRobot
 
@@ -37,3 +38,12 @@ def test_an_episode_of_which_nobody_says_whether_it_succeeded_has_not_failed():
     robot = GymRobot(Silent())
     robot.act(np.array([0.5]))
     assert robot.success is None
+
+
+def test_success_must_be_a_bool():
+    class Robomimics(Rewarded):
+        def step(self, action):
+            return *super().step(action)[:-1], {"is_success": {"task": False}}
+
+    with pytest.raises(ValueError, match=r"is_success=\{'task': False\}: it must be a bool"):
+        GymRobot(Robomimics()).act(np.array([0.5]))
