@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from image_gen.pixels import to_network, to_uint8
+from image_gen.weights_file import read_weights
 
 
 class Autoencoder(Protocol):
@@ -170,7 +171,7 @@ class TinyAutoencoder:
         for module, name in ((self.encoder, "taef2_encoder.pth"), (self.decoder, "taef2_decoder.pth")):
             if not (folder / name).exists():
                 raise FileNotFoundError(f"autoencoder.path={folder} holds no {name}")
-            weights = torch.load(folder / name, weights_only=True, map_location="cpu")
+            weights = read_weights(folder / name, "autoencoder.path")
             try:
                 module.load_state_dict({key: value.float() for key, value in weights.items()})
             except (RuntimeError, AttributeError) as error:

@@ -1,5 +1,6 @@
 """Networks whose features stand for images in a Fréchet distance; those of different features cannot be compared."""
 
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from image_gen.weights_file import read_weights
 
 
 class Features(Protocol):
@@ -81,6 +84,9 @@ class InceptionFeatures:
                 f"Inception's weights cannot be downloaded ({error}): say features.path=... where they are, or take "
                 "features=mnist_lenet or features=cifar10_resnet56"
             ) from error
+        except (RuntimeError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"features.path={config.path} does not hold Inception's weights ({reason})") from error
         self._network = self._network.to(device).eval()
         self._device = device
 
@@ -191,10 +197,7 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _weights(config: FeaturesConfig) -> Mapping[str, Tensor]:
-    path = Path(str(config.path))
-    if not path.exists():
-        raise FileNotFoundError(f"features.path={path} does not exist: say where the weights of {config.name} are")
-    weights = torch.load(path, weights_only=True, map_location="cpu")
+    weights = read_weights(Path(str(config.path)), "features.path")
     weights = weights.get("state_dict", weights)
     return {name.removeprefix("module."): value for name, value in weights.items()}
 

@@ -14,7 +14,7 @@ from image_gen.pixels import to_uint8
 from shortcut_policy.config import Component, from_mapping, to_mapping
 from shortcut_policy.core.network import BoundNetwork
 from shortcut_policy.core.objectives import objective_class
-from shortcut_policy.core.objectives.base import Objective
+from shortcut_policy.core.objectives.base import Objective, check_guidance
 from shortcut_policy.pretrained import read_pretrained, write_pretrained
 
 
@@ -62,6 +62,11 @@ class Generator(nn.Module):
             raise ValueError(f"network {config.network.name}: {error}") from error
         objective = objective_class(config.objective.name)
         self.objective: Objective = from_mapping(objective, config.objective.options, "objective.")
+        if options.get("compatibility") == "official" and getattr(self.objective, "flow_step", "zero") != "smallest":
+            raise ValueError(
+                "network.compatibility=official has no embedding of d = 0, which this objective tells it: say "
+                "objective=shortcut_paper, or objective.flow_step=smallest of a shortcut"
+            )
 
     @classmethod
     def create(cls, config: GeneratorConfig, seed: int) -> Self:
@@ -80,7 +85,6 @@ class Generator(nn.Module):
         """(C, H, W) of what the network makes: images or latents."""
         return self.config.channels, self.config.size, self.config.size
 
-    @torch.no_grad()
     def sample(
         self,
         labels: Tensor,
@@ -92,6 +96,27 @@ class Generator(nn.Module):
     ) -> Tensor:
         """Images (B, C, H, W) uint8, on the CPU; decoded from latents where the generator makes these.
 
+        The arguments are those of `generate`.
+
+        Raises:
+            FileNotFoundError, ImportError: the autoencoder's weights, or what reads them, are missing.
+            ValueError: as `generate`; or these are latents, and there is no autoencoder.
+        """
+        made = self.generate(labels, num_steps, guidance=guidance, noise=noise, generator=generator)
+        return self._images(made).cpu()
+
+    @torch.no_grad()
+    def generate(
+        self,
+        labels: Tensor,
+        num_steps: int,
+        *,
+        guidance: float = 1.0,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """What the network makes, (B, C, H, W) float on its device: images in [-1, 1], or latents.
+
         Args:
             labels: (B,) int64 in 0 ... K; K is the null label.
             num_steps: sampling steps.
@@ -100,8 +125,7 @@ class Generator(nn.Module):
             generator: on the generator's device; noise on the way is drawn from it, too.
 
         Raises:
-            FileNotFoundError, ImportError: the autoencoder's weights, or what reads them, are missing.
-            ValueError: a label or the noise's shape does not fit.
+            ValueError: a label or the noise's shape does not fit; guidance without a trained null condition.
         """
         labels = torch.as_tensor(labels, dtype=torch.int64, device=self.device)
         if labels.ndim != 1 or (
@@ -113,15 +137,21 @@ class Generator(nn.Module):
             noise = torch.randn(shape, generator=generator, device=self.device)
         elif noise.shape != shape:
             raise ValueError(f"noise must have shape {shape}, got {tuple(noise.shape)}")
+        if guidance != 1.0:
+            check_guidance(guidance, getattr(self.objective, "condition_dropout", 0.0))
         bound = BoundNetwork(self.network, labels, torch.full_like(labels, self.config.num_classes))
         sampler = self.objective.sampler(num_steps)
         again = torch.randn(sampler.step_noises, *shape, generator=generator, device=self.device)
         predict = bound if guidance == 1.0 else bound.guided(guidance)
-        made = sampler(predict, noise.to(self.device), again)
-        return self._images(made).cpu()
+        return sampler(predict, noise.to(self.device), again)
 
     def _images(self, made: Tensor) -> Tensor:
         if self.config.autoencoder is None:
+            if self.config.channels not in (1, 3):
+                raise ValueError(
+                    f"{self.config.channels} channels are no image: the generator makes latents, and its config.json "
+                    "names no autoencoder"
+                )
             return to_uint8(made)
         if self._autoencoder is None:
             self._autoencoder = load_autoencoder(self.config.autoencoder, self.device)

@@ -125,6 +125,7 @@ def load_images(config: DatasetConfig, *, progress: bool = True) -> ImageSet:
 
     Raises:
         FileNotFoundError, ImportError: the images, or what reads them, are missing.
+        OSError: a file cannot be read; it is not counted among those that cannot be decoded.
         ValueError: the table or folder is not what it should be, or no image can be decoded.
     """
     source = open_source(config)
@@ -157,7 +158,7 @@ def load_latents(
         progress: whether it is shown.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: see `load_images`.
+        FileNotFoundError, ImportError, OSError, ValueError: see `load_images`; what is encoded already stays.
     """
     source = open_source(config)
     if config.size % autoencoder.factor or config.channels != 3:
@@ -175,6 +176,11 @@ def load_latents(
             images = torch.from_numpy(np.stack([decoded[number] for number in good]))
             pair = torch.stack([autoencoder.encode(images), autoencoder.encode(images.flip(-1))], dim=1)
             latents[good] = pair.cpu().numpy()
+            if not np.isfinite(latents[good]).all():
+                raise ValueError(
+                    f"autoencoder.scale={autoencoder.scale} makes latents of up to {pair.abs().max():.3g}, which "
+                    "float16 cannot hold: give the scale at which they have a standard deviation of about 1"
+                )
         return latents
 
     identity = {
@@ -192,6 +198,13 @@ def load_latents(
     _require_images(good, config)
     labels = source.labels[good]
     return LatentSet(latents, np.flatnonzero(good), labels, source.num_classes, config.name, int((~good).sum()))
+
+
+def left_out(data: ImageSet | LatentSet) -> str:
+    """A note about the images that could not be decoded; empty where there are none."""
+    if not data.skipped:
+        return ""
+    return f"note: {data.skipped} images of {data.source} cannot be decoded and are left out, {len(data.labels)} remain"
 
 
 class ImageBatches:

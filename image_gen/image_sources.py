@@ -1,6 +1,8 @@
 """Where images come from: a table or a folder of encoded images, decoded one by one to the size that is asked for."""
 
+import hashlib
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +65,8 @@ class ImageSource:
         read: number of an image -> what `decode` takes.
         labels: (N,) int64 in 0 ... K - 1; all 0 where K = 0.
         num_classes: K; 0 for images without labels.
-        identity: JSON values that change when the images do: part of the name of what is computed from them.
+        identity: JSON values that change when the images or their order do: part of the name of what is computed
+            from them.
     """
 
     read: Callable[[int], Any]
@@ -80,6 +83,7 @@ def open_source(config: DatasetConfig) -> ImageSource:
 
     Raises:
         FileNotFoundError, ImportError: the images, or what reads them, are missing.
+        OSError: a folder or file cannot be read.
         ValueError: the table or folder is not what it should be.
     """
     source = SOURCES[config.source](config)
@@ -105,9 +109,12 @@ def decode(content: Any, size: int, channels: int) -> np.ndarray:
 
     Raises:
         CorruptImageError: it cannot be decoded.
+        OSError: the file cannot be read, which says nothing about the image in it.
     """
     from PIL import Image
 
+    if isinstance(content, str | Path):
+        content = _read(content)
     try:
         if isinstance(content, bytes):
             content = io.BytesIO(content)
@@ -127,6 +134,16 @@ def decode(content: Any, size: int, channels: int) -> np.ndarray:
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
+def _read(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        # the same class, so that a missing file remains a FileNotFoundError
+        raise type(error)(
+            f"the image {path} cannot be read ({error.strerror}): make it readable, or take it out of the data set"
+        ) from error
+
+
 def _digits(config: DatasetConfig) -> ImageSource:
     """The 1,797 handwritten digits of 8 x 8 pixels that scikit-learn brings along."""
     try:
@@ -139,7 +156,10 @@ def _digits(config: DatasetConfig) -> ImageSource:
 
 
 def _parquet(config: DatasetConfig) -> ImageSource:
-    """A parquet file, or a folder of them, as Hugging Face writes them: a struct of bytes and path, or plain bytes."""
+    """A parquet file, or a folder of them, as Hugging Face writes them: a struct of bytes and path, or plain bytes.
+
+    The identity is the column, and the names and sizes of the files.
+    """
     try:
         from pyarrow import ArrowInvalid, parquet, types
     except ImportError as error:
@@ -148,24 +168,38 @@ def _parquet(config: DatasetConfig) -> ImageSource:
     if not path.exists():
         raise FileNotFoundError(f"dataset.path={path} does not exist: say where the parquet file is")
     try:
-        table = parquet.read_table(path)
+        dataset = parquet.ParquetDataset(path)
+        names = dataset.schema.names
+        table = dataset.read([name for name in (config.image_column, config.label_column) if name in names])
     except (ArrowInvalid, OSError) as error:
         raise ValueError(f"dataset.path={path} is no parquet file ({error})") from error
-    _require_column(table.column_names, config)
-    column = table[config.image_column].combine_chunks()
+    if not dataset.files:
+        raise ValueError(f"dataset.path={path} holds no parquet file")
+    _require_column(names, config)
+    # stays in chunks: in one piece the offsets of more than 2 GiB would overflow
+    column = table[config.image_column]
     if types.is_struct(column.type):
-        column = column.field("bytes")
+        field = column.type.get_field_index("bytes")
+        if field < 0:
+            raise ValueError(f"{path}: column {config.image_column} holds no bytes of images, got {column.type}")
+        column = column.flatten()[field]
     labels = np.zeros(len(column), np.int64)
     classes = 0
-    if config.label_column in table.column_names:
+    if config.label_column in names:
         labels, classes = _labels(table[config.label_column].to_numpy(), f"{path}: column {config.label_column}")
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-    identity = {"source": "parquet", "files": [[file.name, file.stat().st_size] for file in files]}
+    root = path if path.is_dir() else path.parent
+    files = [[os.path.relpath(file, root), os.path.getsize(file)] for file in dataset.files]
+    identity = {"source": "parquet", "column": config.image_column, "files": files}
     return ImageSource(lambda index: column[index].as_py(), labels, classes, identity)
 
 
 def _folder(config: DatasetConfig) -> ImageSource:
-    """torchvision's ImageFolder layout, a folder for every class; or images in the folder itself, without labels."""
+    """torchvision's ImageFolder layout, a folder for every class; or images in the folder itself, without labels.
+
+    Both at once are refused, and so is a class without images, which would shift the numbers of the classes behind it.
+    Names that begin with a dot are ignored. The identity is a hash of the relative names and sizes in their order: not
+    of the contents, so a file exchanged for one of the same name and size goes unnoticed.
+    """
     try:
         from torchvision.datasets.folder import IMG_EXTENSIONS
     except ImportError as error:
@@ -174,31 +208,69 @@ def _folder(config: DatasetConfig) -> ImageSource:
     if not path.is_dir():
         raise FileNotFoundError(f"dataset.path={path} is no folder: say where the images are")
 
-    def images(folder: Path, pattern: str) -> list[Path]:
-        return sorted(file for file in folder.glob(pattern) if file.suffix.lower() in IMG_EXTENSIONS)
+    names = _image_names(path, IMG_EXTENSIONS)
+    alone = names.pop("")
+    filled = [name for name, found in names.items() if found]
+    if alone and filled:
+        raise ValueError(
+            f"{path} holds images itself, such as {alone[0]}, and folders of images, such as {filled[0]}: move one or "
+            "the other out, for it is either images alone or a folder for every class"
+        )
+    if not alone and len(filled) < len(names):
+        empty = [name for name, found in names.items() if not found]
+        raise ValueError(
+            f"{len(empty)} of the {len(names)} folders in {path} hold no image, such as {', '.join(empty[:3])}: fill "
+            "or remove them, for every folder is a class"
+        )
+    groups = [alone] if alone else list(names.values())
+    files = [name for group in groups for name in group]
+    labels = np.repeat(np.arange(len(groups), dtype=np.int64), np.array([len(group) for group in groups], np.int64))
+    digest = hashlib.sha256()
+    for name in files:
+        digest.update(os.fsencode(f"{name}\0{os.path.getsize(os.path.join(path, name))}\0"))
+    identity = {"source": "folder", "count": len(files), "sha256": digest.hexdigest()}
+    return ImageSource(lambda index: path / files[index], labels, 0 if alone else len(groups), identity)
 
-    files = images(path, "*")
-    labels, classes = [0] * len(files), 0
-    if not files:
-        folders = sorted(folder for folder in path.iterdir() if folder.is_dir())
-        for label, folder in enumerate(folders):
-            found = images(folder, "**/*")
-            files += found
-            labels += [label] * len(found)
-        classes = len(folders)
-    identity = {"source": "folder", "count": len(files), "bytes": sum(file.stat().st_size for file in files)}
-    return ImageSource(files.__getitem__, np.array(labels, np.int64), classes, identity)
+
+def _image_names(path: Path, extensions: tuple[str, ...]) -> dict[str, list[str]]:
+    """Names of images, relative to `path` and sorted: under "" those in it, then those below each folder in it."""
+    names: dict[str, list[str]] = {"": []}
+    for root, folders, files in os.walk(path, onerror=_raise, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = os.path.relpath(root, path)
+        group, prefix = ("", "") if below == os.curdir else (below.split(os.sep)[0], below + os.sep)
+        found = [file for file in files if not file.startswith(".") and file.lower().endswith(extensions)]
+        # strings: a million paths would fill a gigabyte
+        names.setdefault(group, []).extend(prefix + file for file in found)
+    return {group: sorted(names[group]) for group in sorted(names)}
+
+
+def _raise(error: OSError) -> None:
+    """For `os.walk`, which else passes over folders that it cannot read."""
+    raise error
 
 
 def _huggingface(config: DatasetConfig) -> ImageSource:
-    """A data set of the `datasets` package: one of the hub, or a folder it saved."""
+    """A data set of the `datasets` package: one of the hub, or a folder it saved, with splits or without.
+
+    The identity is the column and the fingerprint that the package gives.
+    """
     try:
         import datasets
     except ImportError as error:
         raise ImportError("dataset.source=huggingface needs the package datasets: pip install datasets") from error
     path = str(config.path)
-    saved = (Path(path) / "dataset_info.json").exists()
-    data = datasets.load_from_disk(path) if saved else datasets.load_dataset(path, split=config.split)
+    # what `save_to_disk` leaves: of one data set, and of a dictionary of splits
+    if any((Path(path) / name).exists() for name in ("state.json", "dataset_dict.json")):
+        data = datasets.load_from_disk(path)
+        if isinstance(data, datasets.DatasetDict):
+            if config.split not in data:
+                raise ValueError(
+                    f"{path} has no split {config.split!r}: it has {', '.join(data)}; say dataset.split=..."
+                )
+            data = data[config.split]
+    else:
+        data = datasets.load_dataset(path, split=config.split)
     _require_column(data.column_names, config)
     images = data.select_columns(config.image_column).cast_column(config.image_column, datasets.Image(decode=False))
     labels, classes = np.zeros(len(data), np.int64), 0
@@ -207,9 +279,12 @@ def _huggingface(config: DatasetConfig) -> ImageSource:
 
     def read(index: int) -> Any:
         image = images[index][config.image_column]
+        if image is None:
+            return None
         return image["bytes"] if image["bytes"] is not None else image["path"]
 
-    return ImageSource(read, labels, classes, {"source": "huggingface", "fingerprint": data._fingerprint})
+    identity = {"source": "huggingface", "column": config.image_column, "fingerprint": data._fingerprint}
+    return ImageSource(read, labels, classes, identity)
 
 
 SOURCES: Mapping[str, Callable[[DatasetConfig], ImageSource]] = {

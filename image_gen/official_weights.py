@@ -73,6 +73,11 @@ def convert_weights(params: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
+def without_labels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a DiT without classes: of the table of labels only the last row, the null label."""
+    return {**state, "label.weight": state["label.weight"][-1:]}
+
+
 def _get(params: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     if name not in params:
         raise ValueError(f"the checkpoint has no weight {name}: it is not one of the official DiT")

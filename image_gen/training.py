@@ -6,8 +6,9 @@ from typing import Any
 
 from image_gen.autoencoders import AutoencoderConfig, load_autoencoder
 from image_gen.generator import Generator, GeneratorConfig
-from image_gen.image_data import ImageBatches, ImageSet, LatentSet, load_images, load_latents
+from image_gen.image_data import ImageBatches, ImageSet, LatentSet, left_out, load_images, load_latents
 from image_gen.image_sources import DatasetConfig
+from image_gen.trained_generators import read_begun, read_teacher
 from shortcut_policy.config import Component, to_mapping
 from shortcut_policy.provenance import describe_hardware
 from shortcut_policy.training.config import TrainerConfig
@@ -24,6 +25,8 @@ class ImageExperimentConfig:
         dataset, network, objective, trainer: the parts.
         autoencoder: the network makes latents of it; None for images.
         latents: folder where the latents of the data set are kept.
+        init_from: checkpoint whose network the training begins with, whatever its objective; null: random weights.
+        teacher: checkpoint of a flow that the objective distils instead of training one; null: none.
         output: folder of the run; null: outputs/{dataset}_{objective}_{seed}.
         device: "auto", "cpu", "cuda", ...
     """
@@ -34,6 +37,8 @@ class ImageExperimentConfig:
     trainer: TrainerConfig
     autoencoder: AutoencoderConfig | None = None
     latents: str = "outputs/latents"
+    init_from: str | None = None
+    teacher: str | None = None
     output: str | None = None
     device: str = "auto"
 
@@ -44,22 +49,17 @@ class ImageExperimentConfig:
 
 
 def load_data(config: ImageExperimentConfig, processes: Processes) -> ImageSet | LatentSet:
-    """The images of a run, or their latents, which the main process computes where they are missing.
+    """The images of a run, or their latents, which one process computes where they are missing while others wait.
 
     Raises:
         FileNotFoundError, ImportError: they, or what reads them, are missing.
         ValueError: they do not fit together.
     """
-    shown = processes.is_main and config.trainer.progress
     if config.autoencoder is None:
-        return load_images(config.dataset, progress=shown)
+        return load_images(config.dataset, progress=processes.is_main and config.trainer.progress)
+    # whoever has the cache's lock computes; no barrier, which would give up where the others wait for hours
     autoencoder = load_autoencoder(config.autoencoder, processes.device)
-    if not processes.is_main:
-        processes.barrier()
-    data = load_latents(config.dataset, autoencoder, Path(config.latents), progress=shown)
-    if processes.is_main:
-        processes.barrier()
-    return data
+    return load_latents(config.dataset, autoencoder, Path(config.latents), progress=config.trainer.progress)
 
 
 def train(config: ImageExperimentConfig, provenance: dict[str, Any]) -> Progress:
@@ -77,9 +77,7 @@ def train(config: ImageExperimentConfig, provenance: dict[str, Any]) -> Progress
     with join_processes(config.device) as processes:
         data = load_data(config, processes)
         if data.skipped and processes.is_main:
-            print(
-                f"note: {data.skipped} images of {data.source} cannot be decoded and are left out, {len(data)} remain"
-            )
+            print(left_out(data))
         channels, size, _ = data.shape
         made = GeneratorConfig(
             channels=channels,
@@ -99,6 +97,8 @@ def train(config: ImageExperimentConfig, provenance: dict[str, Any]) -> Progress
             autoencoder=config.autoencoder,
         )
         generator = Generator.create(made, config.trainer.seed).to(processes.device)
+        if config.init_from is not None:
+            generator.network.load_state_dict(read_begun(config.init_from, generator).state_dict())
         batches = ImageBatches(
             data, config.trainer.batch_size, config.trainer.seed, processes.device, flip=config.dataset.flip
         )
@@ -109,6 +109,7 @@ def train(config: ImageExperimentConfig, provenance: dict[str, Any]) -> Progress
             config.trainer,
             output=config.folder,
             save_model=generator.save_pretrained,
+            teacher=None if config.teacher is None else read_teacher(config.teacher, generator),
             processes=processes,
             run_config=to_mapping(config),
         ).run()

@@ -104,15 +104,17 @@ class Bench:
         """The two half steps of the bootstrap rows."""
         rows = self.draw.bootstrap.nonzero().squeeze(1).to(self.device)
         with self._autocast():
-            target = BoundNetwork(self.trainer.ema_network, self.batch.condition).rows(rows)
+            target = BoundNetwork(self.trainer.ema_network, self.batch.condition, self.batch.null_condition).rows(rows)
+            scale = self.generator.config.objective.options.get("bootstrap_guidance", 1.0)
+            predict = target if scale == 1.0 else target.guided(scale)
             for _ in range(2):
-                target(self.draw.noise[rows], self.draw.t[rows], self.draw.d[rows])
+                predict(self.draw.noise[rows], self.draw.t[rows], self.draw.d[rows])
 
     def sample(self, steps: int, count: int) -> None:
         """Images from noise."""
         labels = torch.arange(count) % max(1, self.generator.config.num_classes)
         with self._autocast():
-            self.generator.sample(labels, steps)
+            self.generator.generate(labels, steps)
 
 
 def prepare(config: BenchmarkConfig, processes: Any, folder: str) -> Bench:
@@ -156,10 +158,13 @@ def main(values: dict[str, Any]) -> None:
     with join_processes(config.device) as processes, tempfile.TemporaryDirectory() as folder:
         device = processes.device
         bench = prepare(config, processes, folder)
+        network = bench.generator.network
+        checkpointing, network.checkpointing = network.checkpointing, False  # what is computed again is not the model's
         with FlopCounterMode(display=False) as counter:
             bench.forward_backward()
             bench.bootstrap_forwards()
         flops = float(counter.get_total_flops())
+        network.checkpointing = checkpointing
         product, product_flops = matrix_product(device, config.trainer.precision)
         parts: dict[str, Callable[[], object]] = {
             "shortcut update": bench.update,

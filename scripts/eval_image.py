@@ -18,7 +18,7 @@ from image_gen.features import Features, FeaturesConfig, load_features
 from image_gen.frechet import Statistics, frechet_distance, read_statistics
 from image_gen.generator import Generator
 from image_gen.grid import grid_to_text
-from image_gen.image_data import load_images
+from image_gen.image_data import left_out, load_images
 from image_gen.image_results import ImageResult, ImageRow, image_table
 from image_gen.image_sources import DatasetConfig
 from image_gen.measuring import image_statistics, noise_floor, sample_statistics
@@ -83,6 +83,8 @@ def load_reference(config: EvalImageConfig, made: Generator, features: Features,
         raise ValueError(f"{config.checkpoint} does not say its data set: say statistics=FILE.npz")
     dataset = from_mapping(DatasetConfig, {**made.config.metadata["dataset"], **config.reference}, "reference.")
     data = load_images(dataset, progress=config.progress and processes.is_main)
+    if data.skipped and processes.is_main:
+        print(left_out(data))
     statistics = image_statistics(data.images, features, config.batch_size)
     floor = noise_floor(data, features, config.count, config.batch_size)
     words = f"the {len(data):,} images of {Path(dataset.path).name if dataset.path else dataset.name}"
@@ -134,7 +136,8 @@ def measure(config: EvalImageConfig, processes: Processes) -> ImageResult:
     metadata = made.config.metadata
     training = metadata.get("training", {})
     state = checkpoint / "training_state" / "progress.json"
-    progress = json.loads(state.read_text()) if state.exists() else {"step": 0, "seconds": 0.0}
+    imported = {"step": metadata.get("official", {}).get("step", 0), "seconds": 0.0}
+    progress = json.loads(state.read_text()) if state.exists() else imported
     name = metadata.get("dataset", {}).get("name", "unknown")
     return ImageResult(
         name=f"{name}_{made.config.objective.name}",

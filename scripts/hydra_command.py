@@ -16,7 +16,7 @@ from yaml import YAMLError
 from shortcut_policy.training.interruption import TrainingInterrupted
 from shortcut_policy.training.loop import TrainingDiverged
 
-USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError, ConnectionError)
+USER_ERRORS = (ValueError, OSError, ImportError)
 
 
 def command(config_name: str) -> Callable[[Callable[[dict[str, Any]], None]], Callable[[], None]]:

@@ -3,6 +3,7 @@
 With interpolate=8, every row is a way of eight images from one noise to another, with the same label.
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,15 +63,18 @@ def main(values: dict[str, Any]) -> None:
     with join_processes(config.device) as processes:
         made = Generator.from_pretrained(find_checkpoint(config.checkpoint), processes.device)
         labels, noise = draw_noise(config, made)
-        grids = {}
+        grids, rates = {}, []
         for steps in config.steps:
+            began = time.perf_counter()
             generator = torch.Generator(processes.device).manual_seed(config.seed)  # of what is drawn on the way
             grids[steps] = made.sample(labels, steps, guidance=config.guidance, noise=noise, generator=generator)
+            rates.append(f"{len(labels) / (time.perf_counter() - began):,.0f}")
     output = Path(config.output) if config.output else Path(config.checkpoint) / "samples.png"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(labelled_grids(grids, config.interpolate or config.columns, config.scale))
     what = f"{config.count} images" if config.interpolate is None else f"{config.count} ways from one noise to another"
-    print(f"{output}: {what} in {', '.join(map(str, config.steps))} steps, from the same noise")
+    steps = ", ".join(map(str, config.steps))
+    print(f"{output}: {what} in {steps} steps, from the same noise, at {', '.join(rates)} images/s")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from shortcut_policy.frozen_features import with_features
 from shortcut_policy.policy import Policy
 from shortcut_policy.policy_batches import PolicyBatches
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware
-from shortcut_policy.trained_networks import check_same_sigma, read_teacher, read_trained
+from shortcut_policy.trained_networks import read_teacher, read_trained
+from shortcut_policy.trained_objective import check_same_sigma
 from shortcut_policy.training.distributed import Processes, join_processes
 from shortcut_policy.training.loop import Hook, Trainer
 from shortcut_policy.training.state import Progress
@@ -213,7 +214,7 @@ def _make_trainer(config: ExperimentConfig, data: Demonstrations, processes: Pro
     ).to(processes.device)
     if config.init_from is not None:
         begun = read_trained(config.init_from, policy, "init_from")
-        check_same_sigma(begun, policy, "init_from", config.init_from)
+        check_same_sigma(begun.config.objective, policy.config.objective, "init_from", config.init_from)
         policy.network.load_state_dict(begun.network.state_dict())
     if policy.config.vision is not None and policy.config.vision.cache_features:
         data = _with_features(policy, data, config.trainer.progress and processes.is_main)

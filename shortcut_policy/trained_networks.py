@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from shortcut_policy.config import to_mapping
-from shortcut_policy.core.objectives.base import check_guidance
 from shortcut_policy.policy import Policy
 from shortcut_policy.policy_config import PolicyConfig
 from shortcut_policy.pretrained import find_checkpoint
+from shortcut_policy.trained_objective import check_flow
 
 
 def read_trained(path: str, policy: Policy, option: str) -> Policy:
@@ -49,29 +49,5 @@ def read_teacher(path: str, student: Policy) -> nn.Module:
         FileNotFoundError, ValueError: as `read_trained`; or it is no flow, or another kind of it.
     """
     teacher = read_trained(path, student, "teacher")
-    flow, options = teacher.config.objective, student.config.objective.options
-    if flow.name != "flow_matching":
-        raise ValueError(f"teacher={path} was trained by {flow.name}: it must be flow_matching")
-    if options.get("guidance", 1.0) != 1.0:
-        check_guidance(options["guidance"], flow.options.get("condition_dropout", 0.0))
-    check_same_sigma(teacher, student, "teacher", path)
+    check_flow(teacher.config.objective, student.config.objective, path)
     return teacher.network
-
-
-def check_same_sigma(trained: Policy, policy: Policy, option: str, path: str) -> None:
-    """Refuse a network that predicts something else than the policy's: with another `Preconditioning`, or none.
-
-    Args:
-        option, path: through which and where it was found, to be named in the message.
-
-    Raises:
-        ValueError: they differ.
-    """
-    there, here = (each.config.objective.options.get("sigma_data") for each in (trained, policy))
-    if there != here:
-        words = ["null" if value is None else str(value) for value in (there, here)]
-        more = " objective.weighting=null" if there is None and policy.config.objective.options.get("weighting") else ""
-        raise ValueError(
-            f"{option}={path} was trained with sigma_data={words[0]}, and objective.sigma_data is {words[1]}: its "
-            f"network predicts something else; say objective.sigma_data={words[0]}{more}"
-        )

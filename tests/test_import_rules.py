@@ -22,6 +22,8 @@ MAY_IMPORT = {
     "shortcut_policy.core": "torch einops",
     "shortcut_policy.nn": "torch einops torchvision timm shortcut_policy.core",
     "shortcut_policy.data": "numpy torch h5py zarr pyarrow tqdm",
+    "shortcut_policy.data.streamed_windows": """numpy torch h5py
+        shortcut_policy.data shortcut_policy.worker_processes""",
     "shortcut_policy.config": "",
     "shortcut_policy.pretrained": "torch safetensors",
     "shortcut_policy.training": """torch tqdm safetensors wandb
@@ -59,7 +61,7 @@ MAY_IMPORT = {
     "shortcut_policy.realtime.server": """numpy websockets
         shortcut_policy.realtime shortcut_policy.policy""",
     "shortcut_policy.realtime.client": "websockets shortcut_policy.realtime.wire",
-    "shortcut_policy.realtime.gym_robot": "numpy gymnasium",
+    "shortcut_policy.realtime.gym_robot": "numpy gymnasium envs.success",
     "shortcut_policy.realtime.export": "shortcut_policy.realtime.chunk_module",
     "shortcut_policy.realtime.export_onnx": """numpy torch onnx onnxscript onnxruntime
         shortcut_policy.realtime shortcut_policy.policy""",
@@ -83,11 +85,12 @@ MAY_IMPORT = {
     "shortcut_policy.report": """jinja2
         shortcut_policy.diversity shortcut_policy.plots shortcut_policy.results shortcut_policy.result_tables""",
     "shortcut_policy.video": "numpy imageio imageio_ffmpeg",
-    "shortcut_policy.trained_networks": """torch shortcut_policy.core shortcut_policy.config
+    "shortcut_policy.trained_objective": "shortcut_policy.core shortcut_policy.config",
+    "shortcut_policy.trained_networks": """torch shortcut_policy.config shortcut_policy.trained_objective
         shortcut_policy.policy_config shortcut_policy.pretrained shortcut_policy.policy""",
     "shortcut_policy.experiment*": "numpy torch gymnasium shortcut_policy envs",
     "shortcut_policy.robomimic_adapter": """numpy torch gymnasium robomimic
-        shortcut_policy.agent shortcut_policy.policy shortcut_policy.experiment""",
+        shortcut_policy.agent shortcut_policy.policy shortcut_policy.experiment envs.success""",
     "shortcut_policy.robomimic_run": """shortcut_policy.config shortcut_policy.experiment_config
         shortcut_policy.results shortcut_policy.training.run_folder""",
     "shortcut_policy.replay_workers": "shortcut_policy.worker_processes envs.replay envs.replay_worker",
@@ -103,6 +106,8 @@ MAY_IMPORT = {
         shortcut_policy.core shortcut_policy.nn.embeddings shortcut_policy.nn.adaln_block
         shortcut_policy.data.epoch_order shortcut_policy.training
         shortcut_policy.pretrained shortcut_policy.config""",
+    "image_gen.trained_generators": """torch image_gen shortcut_policy.config shortcut_policy.pretrained
+        shortcut_policy.trained_objective""",
     "image_gen.training": """image_gen shortcut_policy.config shortcut_policy.training shortcut_policy.provenance""",
     "envs": "gymnasium numpy scipy h5py mujoco OpenGL gym_pusht robosuite",
 }

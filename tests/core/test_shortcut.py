@@ -1,6 +1,7 @@
 """The shortcut objective against known answers, an independent float64 computation and the official code's numbers."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -341,3 +342,31 @@ def test_targets_of_the_official_code(real_data):
     torch.testing.assert_close(target, tensor["v_t"][:rows], rtol=0, atol=1e-6)
     velocity = path.velocity(tensor["x0_flow"], images)
     torch.testing.assert_close(velocity[: 64 - rows], tensor["v_t"][rows:], rtol=0, atol=1e-5)
+
+
+def test_bootstrap_rows_share_the_data_of_the_row_before_them():
+    """As in the paper's code; what their own rows hold does not count."""
+    objective = Shortcut(base_steps=8, bootstrap_fraction=0.25, shared_data=True)
+    draw = as_float64(draw_for(objective, (3,)))
+    data = torch.randn(B, 3, dtype=torch.float64)
+    rows = draw.bootstrap.nonzero().squeeze(1)
+    assert len(rows) == B // 4
+    assert not draw.bootstrap[rows - 1].any()
+    spoilt, repeated = data.clone(), data.clone()
+    spoilt[rows] = torch.nan
+    repeated[rows] = data[rows - 1]
+
+    def loss(objective, data):
+        network = Recorder(dtype=torch.float64)
+        nets = Networks(bind(network, data[:, 0]), bind(network, data[:, 0]))
+        return objective.loss(nets, Batch(data), draw).per_row
+
+    own = replace(objective, shared_data=False)
+    torch.testing.assert_close(loss(objective, spoilt), loss(own, repeated), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"bootstrap_fraction 0\.75 must be at most 0\.5"):
+        Shortcut(bootstrap_fraction=0.75, shared_data=True)
+    cut = draw.rows(slice(int(rows[0]), B))  # a slice that begins with a bootstrap row
+    network = Recorder(dtype=torch.float64)
+    data = data[rows[0] :]
+    nets = Networks(bind(network, data[:, 0]), bind(network, data[:, 0]))
+    assert objective.loss(nets, Batch(data), cut).per_row.isfinite().all()

@@ -78,7 +78,7 @@ def test_image_sets_that_do_not_fit_are_refused(change, quoted):
 
 
 def test_samples_are_images_and_a_function_of_their_noise():
-    made, labels = make_generator(), torch.arange(6)
+    made, labels = make_generator(condition_dropout=0.1), torch.arange(6)
     noise = torch.randn(6, 1, 8, 8)
     images = made.sample(labels, 2, noise=noise)
     assert images.shape == (6, 1, 8, 8)
@@ -94,6 +94,29 @@ def test_samples_are_images_and_a_function_of_their_noise():
     ]
     assert torch.equal(again[0], again[1])
     assert not torch.equal(again[0], again[2])
+
+
+def test_guidance_without_a_null_condition_that_was_trained_is_refused():
+    with pytest.raises(ValueError, match=r"guidance=1\.5 needs a network that was also trained without its condition"):
+        make_generator().sample(torch.arange(2), 1, guidance=1.5)
+
+
+def test_latents_are_no_images():
+    network = Component("dit", {"patch": 4, "width": 16, "depth": 1, "heads": 2})
+    made = Generator.create(GeneratorConfig(4, 8, 10, network, Component("shortcut", {})), 0)
+    assert made.generate(torch.arange(2), 1).shape == (2, 4, 8, 8)
+    with pytest.raises(ValueError, match="4 channels are no image: the generator makes latents"):
+        made.sample(torch.arange(2), 1)
+
+
+@pytest.mark.parametrize("objective", ["flow_matching", "shortcut"])
+def test_the_official_network_needs_an_objective_that_tells_no_zero(objective):
+    network = Component("dit", {"patch": 4, "width": 16, "depth": 1, "heads": 2, "compatibility": "official"})
+    with pytest.raises(ValueError, match="has no embedding of d = 0"):
+        Generator.create(GeneratorConfig(1, 8, 10, network, Component(objective, {})), 0)
+    told = Component("shortcut", {"flow_step": "smallest"})
+    sample = Generator.create(GeneratorConfig(1, 8, 10, network, told), 0).generate(torch.arange(2), 2)
+    assert sample.isfinite().all()
 
 
 def test_a_checkpoint_samples_as_before(tmp_path):

@@ -23,14 +23,14 @@ def png(image):
     return content.getvalue()
 
 
-def write_parquet(path, images, labels=None, column="image"):
+def write_parquet(path, images, labels=None, column="image", **options):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
     table = {column: [{"bytes": content, "path": None} for content in images]}
     if labels is not None:
         table["label"] = labels
-    parquet.write_table(pyarrow.table(table), path)
+    parquet.write_table(pyarrow.table(table), path, **options)
     return DatasetConfig("mine", "parquet", str(path), 8)
 
 
@@ -88,6 +88,13 @@ def test_tables_that_do_not_fit_are_refused(tmp_path):
         open_source(DatasetConfig("mine", "parquet", str(tmp_path / "no.parquet")))
     with pytest.raises(FileNotFoundError, match="absent"):
         open_source(DatasetConfig("mine", "parquet", str(tmp_path / "absent.parquet")))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no parquet file"):
+        open_source(DatasetConfig("mine", "parquet", str(tmp_path / "empty")))
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pytest.importorskip("pyarrow").table({"image": [{"path": "x"}]}), tmp_path / "paths.parquet")
+    with pytest.raises(ValueError, match="column image holds no bytes of images, got struct<path: string>"):
+        open_source(DatasetConfig("mine", "parquet", str(tmp_path / "paths.parquet")))
     with pytest.raises(ValueError, match=r"dataset\.path is missing"):
         DatasetConfig("mine", "parquet")
 
@@ -104,8 +111,131 @@ def test_a_folder_for_every_class(tmp_path):
     assert data.labels.tolist() == [0, 0, 1, 1]
     assert sorted(data.images[:, 0, 0, 0].tolist()) == [0, 1, 50, 51]
     assert (data.num_classes, data.skipped) == (2, 1)
-    flat = load_images(DatasetConfig("mine", "folder", str(tmp_path / "cats"), 8))
+    flat = load_images(DatasetConfig("mine", "folder", str(tmp_path / "cats" / "deeper"), 8))
     assert (len(flat), flat.num_classes) == (1, 0)
+
+
+def folder_of(path, *names):
+    """A folder of pictures; those whose names are as long have as many bytes."""
+    pytest.importorskip("torchvision")
+    for name in names:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(png(picture(len(name))))
+    return DatasetConfig("mine", "folder", str(path), 8)
+
+
+def test_the_identity_of_a_folder_is_its_order_of_names_and_sizes(tmp_path):
+    config = folder_of(tmp_path / "a", "cats/one.png", "dogs/two.png", "dogs/six.png")
+    first = open_source(config).identity
+    assert first == open_source(config).identity
+    assert first == open_source(folder_of(tmp_path / "b", "cats/one.png", "dogs/two.png", "dogs/six.png")).identity
+
+    root = tmp_path / "a"
+    for moves in (
+        [("cats", "tmp"), ("dogs", "cats"), ("tmp", "dogs")],  # the classes exchange their names
+        [("cats/two.png", "cats/ten.png")],
+    ):
+        for old, new in moves:
+            (root / old).rename(root / new)
+        renamed = open_source(config).identity
+        assert renamed["count"] == 3
+        assert renamed != first
+        first = renamed
+    (root / "cats" / "ten.png").write_bytes(b"longer" * 100)
+    assert open_source(config).identity != first
+
+
+def test_images_beside_folders_of_images_are_refused(tmp_path):
+    config = folder_of(tmp_path, "cats/one.png", "dogs/two.png")
+    assert open_source(config).num_classes == 2
+    folder_of(tmp_path, "stray.png")
+    with pytest.raises(
+        ValueError, match=r"holds images itself, such as stray\.png, and folders of images, such as cats"
+    ):
+        open_source(config)
+    for name in ("cats/one.png", "dogs/two.png"):
+        (tmp_path / name).unlink()
+    assert open_source(config).num_classes == 0
+
+
+def test_hidden_names_are_no_classes_and_no_images(tmp_path):
+    config = folder_of(tmp_path, ".cache/x.png", ".stray.png", "cats/one.png", "cats/._one.png", "cats/.old/one.png")
+    source = open_source(config)
+    assert (len(source), source.num_classes) == (1, 1)
+
+
+def test_a_class_without_images_is_named_and_refused(tmp_path):
+    config = folder_of(tmp_path, "ants/one.png", "dogs/two.png")
+    (tmp_path / "bees" / "deeper").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"1 of the 3 folders .* no image, such as bees: fill or remove"):
+        open_source(config)
+
+
+def test_a_folder_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no image"):
+        open_source(folder_of(tmp_path))
+
+
+def test_a_file_that_cannot_be_read_is_not_one_that_cannot_be_decoded(tmp_path):
+    config = folder_of(tmp_path, "one.png", "two.png")
+    source = open_source(config)
+    (tmp_path / "one.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"one\.png cannot be read \(No such file or directory\)"):
+        decode(source.read(0), 8, 3)
+    (tmp_path / "one.png").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"one\.png cannot be read"):
+        decode(str(source.read(0)), 8, 3)
+    assert load_images(config).skipped == 0  # a folder is no image, whatever its name
+    (tmp_path / "one.png").rmdir()
+    (tmp_path / "one.png").symlink_to(tmp_path / "absent.png")
+    with pytest.raises(FileNotFoundError, match=r"one\.png"):
+        open_source(config)
+
+
+def test_tables_of_several_files_and_row_groups_are_read_in_order(tmp_path):
+    for number, name in enumerate(("a", "b/deeper")):
+        (tmp_path / name).mkdir(parents=True)
+        images = [png(picture(100 * number + i)) for i in range(5)]
+        images[3] = None
+        write_parquet(tmp_path / name / "x.parquet", images, range(5 * number, 5 * number + 5), row_group_size=2)
+    config = DatasetConfig("mine", "parquet", str(tmp_path), 8)
+    data = load_images(config)
+    assert data.images[:, 0, 0, 0].tolist() == [0, 1, 2, 4, 100, 101, 102, 104]
+    assert data.labels.tolist() == [0, 1, 2, 4, 5, 6, 7, 9]
+    assert data.skipped == 2
+    assert [name for name, _ in open_source(config).identity["files"]] == ["a/x.parquet", "b/deeper/x.parquet"]
+
+
+@pytest.mark.parametrize("struct", [True, False])
+def test_tables_of_more_than_2_gib_are_read(tmp_path, monkeypatch, struct):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    config = write_parquet(tmp_path / "data.parquet", [png(picture(7))])
+    content, size = png(picture(7)), 2**30
+    memory = np.zeros(size, np.uint8)  # pages that nobody touches take no room
+    memory[: len(content)] = np.frombuffer(content, np.uint8)
+    ends = np.array([0, len(content), size], np.int32)
+    chunk = pyarrow.Array.from_buffers(pyarrow.binary(), 2, [None, pyarrow.py_buffer(ends), pyarrow.py_buffer(memory)])
+    if struct:
+        chunk = pyarrow.StructArray.from_arrays([chunk], ["bytes"])
+    table = pyarrow.table({"image": pyarrow.chunked_array([chunk] * 3)})
+    monkeypatch.setattr(parquet.ParquetDataset, "read", lambda *_, **__: table)
+    source = open_source(config)
+    assert len(source) == 6
+    assert source.read(4) == content
+
+
+def test_another_column_is_another_identity(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"image": [png(picture(1))], "depth.png": [png(picture(2))], "label": [0]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "data.parquet")
+    config = DatasetConfig("mine", "parquet", str(tmp_path / "data.parquet"), 8)
+    other = DatasetConfig(**{**vars(config), "image_column": "depth.png"})
+    assert load_images(other).images[0, 0, 0, 0] == 2
+    assert open_source(config).identity != open_source(other).identity
 
 
 def test_a_limit_takes_the_first(tmp_path):
@@ -124,6 +254,32 @@ def test_a_hugging_face_data_set(tmp_path):
     assert data.labels.tolist() == [1, 2]
     assert data.images[:, 0, 0, 0].tolist() == [7, 9]
     assert data.skipped == 1
+
+
+def test_a_hugging_face_dictionary_of_splits_and_of_columns(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    features = datasets.Features(
+        {name: datasets.Image() for name in ("image", "depth")} | {"label": datasets.Value("int64")}
+    )
+
+    def split(*values):
+        encoded = [None if value is None else {"bytes": png(picture(value)), "path": None} for value in values]
+        rows = {"image": encoded, "depth": encoded[::-1], "label": list(range(len(values)))}
+        return datasets.Dataset.from_dict(rows, features=features)
+
+    path = tmp_path / "saved"
+    # a name by which `load_dataset` would not find it
+    datasets.DatasetDict({"train": split(1, 2), "mine": split(3, None, 5)}).save_to_disk(path)
+    config = DatasetConfig("mine", "huggingface", str(path), 8, split="mine")
+    data = load_images(config)
+    assert data.images[:, 0, 0, 0].tolist() == [3, 5]
+    assert data.skipped == 1, "the missing image"
+    other = DatasetConfig(**{**vars(config), "image_column": "depth"})
+    assert load_images(other).images[:, 0, 0, 0].tolist() == [5, 3]
+    assert open_source(config).identity != open_source(other).identity
+    assert open_source(config).identity != open_source(DatasetConfig(**{**vars(config), "split": "train"})).identity
+    with pytest.raises(ValueError, match=r"has no split 'test': it has train, mine; say dataset\.split"):
+        open_source(DatasetConfig(**{**vars(config), "split": "test"}))
 
 
 @pytest.mark.parametrize(

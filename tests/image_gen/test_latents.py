@@ -1,5 +1,9 @@
 """Autoencoders, and latents that are computed once."""
 
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +71,35 @@ def test_latents_are_computed_once_and_again_for_other_weights_or_another_scale(
     for coder, count in ((first, 18), (again, 0), (other, 18), (scaled, 18)):
         load_latents(images, coder, tmp_path / "cache", block=4, progress=False)
         assert coder.encoded == count
+
+
+def test_latents_belong_to_the_images_in_their_order(tmp_path, images):
+    load_latents(images, Halves(), tmp_path / "cache", progress=False)
+    root = tmp_path / "images"
+    for old, new in (("a", "c"), ("b", "a"), ("c", "b")):
+        (root / old).rename(root / new)
+    coder = Halves()
+    load_latents(images, coder, tmp_path / "cache", progress=False)
+    assert coder.encoded == 18
+
+
+def test_an_image_that_cannot_be_read_is_not_kept_as_one_that_cannot_be_decoded(tmp_path, images, monkeypatch):
+    broken, read_bytes = tmp_path / "images" / "b" / "1.png", Path.read_bytes
+
+    def fail(path):
+        if path == broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    for load in (load_images, lambda *_, **options: load_latents(images, Halves(), tmp_path, block=3, **options)):
+        with pytest.raises(OSError, match=r"1\.png cannot be read \(Input/output error\)"):
+            load(images, progress=False)
+    monkeypatch.undo()
+    coder = Halves()
+    latents = load_latents(images, coder, tmp_path, block=3, progress=False)
+    assert coder.encoded == 8, "what was encoded before the error stays"
+    assert (len(latents), latents.skipped) == (9, 1)
 
 
 def test_an_interrupted_computation_goes_on_with_the_missing_block(tmp_path):

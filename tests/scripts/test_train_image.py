@@ -53,6 +53,71 @@ def test_the_default_learns_the_flow_first(tmp_path, run_command):
     assert bootstrapped == [4, 5]
 
 
+def test_the_papers_training_runs(tmp_path, run_command):
+    """Its network, objective and trainer together, in small and in bf16; without its objective it is refused."""
+    words = ["dataset=digits", *TINY, "network.compatibility=official", "network.checkpointing=true", "device=cpu"]
+    paper = ["objective=shortcut_paper", "trainer=imagenet256", "trainer.compile=false", "trainer.batch_size=64"]
+    words += [f"output={tmp_path / 'run'}"]
+    code, _, errors = run_command("train_image", *words, *paper, "trainer.steps=2", "trainer.log_every=1")
+    assert code == 0, errors
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < line["train/flow_loss"] < 100 for line in lines)
+    assert 0 < lines[-1]["train/bootstrap_loss"] < 100  # the network begins as 0, and agrees with itself
+    assert Generator.from_pretrained(tmp_path / "run/checkpoints/last").objective.shared_data
+    code, _, errors = run_command("train_image", *words, "trainer.steps=2", f"output={tmp_path / 'other'}")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "no embedding of d = 0, which this objective tells it: say objective=shortcut_paper" in errors
+
+
+def test_a_training_begins_with_a_flow_or_distils_one(tmp_path, run_command):
+    words = ["dataset=digits", *TINY, "trainer.steps=1", "trainer.learning_rate=1e-9", "device=cpu"]
+    flow = tmp_path / "flow"
+    code, _, errors = run_command("train_image", *words, "objective=flow_matching", f"output={flow}")
+    assert code == 0, errors
+    code, _, errors = run_command(
+        "train_image", *words, "objective=shortcut", f"init_from={flow}", f"output={tmp_path / 'begun'}"
+    )
+    assert code == 0, errors
+    # a step with such a learning rate changes next to nothing
+    first, second = (
+        Generator.from_pretrained(tmp_path / name / "checkpoints/last").network.state_dict()
+        for name in ("flow", "begun")
+    )
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=1e-5)
+    distilled = ["objective=consistency_distillation", "objective.teacher_fraction=0"]
+    code, _, errors = run_command(
+        "train_image", *words, *distilled, f"teacher={flow}", f"output={tmp_path / 'distilled'}"
+    )
+    assert code == 0, errors
+    for more, quoted in (
+        (["objective=shortcut", f"init_from={flow}", "network.depth=2"], "has network"),
+        (["objective=shortcut_late", f"init_from={flow}"], "say objective.sigma_data=null"),
+        ([*distilled, f"teacher={tmp_path / 'begun'}"], "was trained by shortcut: it must be flow_matching"),
+        ([*distilled], "give one (teacher=CHECKPOINT)"),
+    ):
+        code, _, errors = run_command("train_image", *words, *more, f"output={tmp_path / 'refused'}")
+        assert (code, errors.count("\n")) == (2, 1)
+        assert quoted in errors
+
+
+def test_latents_are_trained_on_and_become_pictures(tmp_path, run_command, real_data):
+    folder = real_data("weights/taef2_encoder.pth").parent
+    for number in range(4):
+        (tmp_path / "images" / "cat").mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((32, 32), 50 + number).convert("RGB").save(tmp_path / f"images/cat/{number}.png")
+    (tmp_path / "images" / "cat" / "4.png").write_bytes(b"not a picture")
+    words = ["dataset=folder", f"dataset.path={tmp_path / 'images'}", "dataset.size=32", *TINY, "trainer.batch_size=4"]
+    words += ["autoencoder=taef2", f"autoencoder.path={folder}", f"latents={tmp_path / 'latents'}", "device=cpu"]
+    code, out, errors = run_command("train_image", *words, "trainer.steps=2", f"output={tmp_path / 'run'}")
+    assert code == 0, errors
+    assert "note: 1 images of" in out
+    assert "cannot be decoded and are left out, 4 remain" in out
+    made = Generator.from_pretrained(tmp_path / "run/checkpoints/last")
+    assert made.noise_shape == (32, 4, 4)
+    assert made.sample(torch.zeros(2, dtype=torch.int64), 1).shape == (2, 3, 32, 32)
+
+
 @pytest.mark.parametrize(
     ("words", "quoted"),
     [

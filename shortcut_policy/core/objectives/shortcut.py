@@ -8,7 +8,7 @@
 land, from the flow (d = 0) at the bottom to the whole path (2d = 1) at the top.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -93,6 +93,9 @@ class Shortcut:
         flow_step: whether the flow is learned and queried at d = "zero" (paper) or at the "smallest" step (its code).
         flow_times: times of the flow rows: "uniform" in [0, 1), or on the "grid" of the smallest step (the paper's).
         levels: how the levels of the bootstrap rows are drawn: "balanced", "uniform" or "official" (`draw_levels`).
+        shared_data: whether a bootstrap row takes datum and condition of the flow row before it and leaves its own out,
+            as in the paper's code; for fractions up to 1/2. The noise is its own: that code draws both with one key,
+            but in different shapes, which gives different numbers.
         sigma_min: noise left at t = 1, in [0, 1).
         clip: bound on bootstrap points and targets; None for no bound.
         condition_dropout: share of the flow rows trained on the null condition, in [0, 1); bootstrap rows keep theirs.
@@ -112,6 +115,7 @@ class Shortcut:
     flow_step: FlowStep = "zero"
     flow_times: Literal["uniform", "grid"] = "uniform"
     levels: LevelDraw = "balanced"
+    shared_data: bool = False
     sigma_min: float = 0.0
     clip: float | None = None
     condition_dropout: float = 0.0
@@ -135,6 +139,11 @@ class Shortcut:
         DyadicSteps(self.base_steps, self.flow_step)
         if not 0.0 <= self.bootstrap_fraction <= 1.0:
             raise ValueError(f"bootstrap_fraction must lie in [0, 1], got {self.bootstrap_fraction}")
+        if self.shared_data and self.bootstrap_fraction > 0.5:
+            raise ValueError(
+                f"shared_data needs a flow row for every bootstrap row: bootstrap_fraction {self.bootstrap_fraction} "
+                "must be at most 0.5"
+            )
         if not 0.0 <= self.bootstrap_start < 1.0:
             raise ValueError(f"bootstrap_start must lie in [0, 1), got {self.bootstrap_start}")
         if not 0.0 <= self.condition_dropout < 1.0:
@@ -206,6 +215,8 @@ class Shortcut:
         """Both parts of the objective, with one student forward for all rows."""
         if not isinstance(draw, ShortcutDraw):
             raise TypeError(f"the shortcut objective needs its own draw, got {type(draw).__name__}")
+        if self.shared_data:
+            nets, batch = _share_data(nets, batch, draw.bootstrap)
         # 1. all rows: the point on the path and, to begin with, the flow's velocity as the target
         path = Interpolant(self.sigma_min)
         x_t = path.point(draw.noise, batch.data, draw.t)
@@ -259,3 +270,11 @@ class Shortcut:
         if self.guided_levels == "finest":
             scale = torch.where(double <= 2.0 / self.base_steps, scale, 1.0)
         return teacher.guided(scale)
+
+
+def _share_data(nets: Networks, batch: Batch, bootstrap: Tensor) -> tuple[Networks, Batch]:
+    """Give bootstrap rows (B,) datum and condition of the row before them; one that begins its slice keeps its own."""
+    index = (torch.arange(len(bootstrap)) - bootstrap.long()).clamp(min=0).to(batch.data.device, non_blocking=True)
+    mask = None if batch.loss_mask is None else batch.loss_mask[index]
+    target = None if nets.target is None else nets.target.rows(index)
+    return Networks(nets.student.rows(index), target), replace(batch, data=batch.data[index], loss_mask=mask)
