@@ -71,12 +71,17 @@ def make(name: str, *, max_steps: int | None = None, **options: Any) -> gymnasiu
     return gymnasium.make(spec, max_episode_steps=max_steps, disable_env_checker=True, **options)
 
 
-def check(name: str, **options: Any) -> None:
+def check(name: str, *, built_here: bool = True, **options: Any) -> None:
     """Find mistakes in the arguments of `make` that need no simulator to be found, before a long training.
+
+    Args:
+        name: As of `make`.
+        built_here: Whether the environment will be built on this machine, which must then be able to draw its pictures.
+        options: As of `make`.
 
     Raises:
         ValueError: the task is unknown, or `env_args` are not of this task.
-        ImportError: pictures are asked for, and nothing can draw them.
+        ImportError: pictures will be asked for, and nothing can draw them.
     """
     spec = _spec(name)
     if "task" not in spec.kwargs:
@@ -85,7 +90,7 @@ def check(name: str, **options: Any) -> None:
         from envs.env_args import check_env_args
 
         check_env_args(options["env_args"], spec.kwargs["task"])
-    if options.get("render_mode") or options.get("cameras"):
+    if built_here and (options.get("render_mode") or options.get("cameras")):
         from envs.rendering import choose_backend
 
         choose_backend()  # once, for all workers that inherit the choice

@@ -12,7 +12,7 @@ def told_success(info: Mapping[str, Any]) -> bool | None:
     """`is_success` of an info; None where it has none.
 
     Raises:
-        ValueError: it is no bool (robomimic's own environments tell a dictionary, which would be true whatever it says).
+        ValueError: it is no bool; robomimic's own environments tell a dictionary, which would be true whatever it says.
     """
     if "is_success" not in info:
         return None

@@ -69,7 +69,8 @@ def main(values: dict[str, Any]) -> None:
         milliseconds = time_in_turns(make_parts(policy, batches, trainer, config, device), values["repeats"], device)
     floor = milliseconds["forward + backward"] + milliseconds["two bootstrap forwards"]
     ratio = milliseconds["training step"] / floor
-    print(f"{values['network']['name']} {values['network']['widths']}, batch {config.batch_size}, {config.precision}")
+    network = ", ".join(f"{option} {value}" for option, value in values["network"].items() if option != "name")
+    print(f"{values['network']['name']} ({network}), batch {config.batch_size}, {config.precision}")
     for name, value in milliseconds.items():
         print(f"  {name:24s} {value:8.2f} ms")
     print(f"  training step / (forward + backward + two bootstrap forwards) = {ratio:.3f}")

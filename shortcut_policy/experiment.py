@@ -180,15 +180,23 @@ def train(config: ExperimentConfig) -> Progress:
     Raises:
         FileNotFoundError, ValueError: data or values that do not fit.
         FileExistsError: the output folder holds something else.
+        ImportError: rollouts are asked for, and their simulator is missing, or the GL of their cameras.
         TrainingInterrupted, TrainingDiverged: see `Trainer.run`.
     """
     data = read_demonstrations(config.data)
     if config.environment is not None:
         config = replace(config, environment=recorded_environment(config.environment, data))
-        if importlib.util.find_spec("gymnasium") is not None:
-            make_environment(config.environment)  # what does not fit is said before the training
+        _check_environment(config.environment, built_here=config.rollout.every > 0)
     with join_processes(config.device) as processes:
         return _make_trainer(config, data, processes).run()
+
+
+def _check_environment(environment: EnvironmentConfig, *, built_here: bool) -> None:
+    """Say before the training what does not fit; without rollouts, nothing is built here, and no GL needed."""
+    if importlib.util.find_spec("gymnasium") is not None:
+        import envs
+
+        envs.check(environment.name, built_here=built_here, **environment.options)
 
 
 def _make_trainer(config: ExperimentConfig, data: Demonstrations, processes: Processes) -> Trainer:

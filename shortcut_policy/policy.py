@@ -283,9 +283,8 @@ class Policy(nn.Module):
                 known = ", ".join(self.config.observation_shapes)
                 raise ValueError(f"observation {key!r} is missing: the policy was trained on {known}")
             is_image = key in self.config.image_shapes
-            tensors[key] = torch.as_tensor(
-                observation[key], dtype=None if is_image else torch.float32, device=self.device
-            )
+            dtype = None if is_image else torch.float32
+            tensors[key] = torch.as_tensor(observation[key], dtype=dtype, device=self.device)
             if is_image and tensors[key].dtype != torch.uint8 and not self._takes_features(tensors[key]):
                 raise ValueError(
                     f"images {key!r} must be uint8 in 0 ... 255, as the policy was trained, got {tensors[key].dtype}: "
@@ -345,8 +344,9 @@ class Policy(nn.Module):
         return known_part(chunk, prefix_mask(prefix.steps, config.horizon, now))
 
     def _takes_features(self, images: Tensor) -> bool:
-        """Whether these are a frozen model's features instead of images."""
-        return self.config.vision is not None and self.config.vision.cache_features and images.is_floating_point()
+        """Whether these are a frozen model's features, (B, M) or (B, To, M), instead of images."""
+        vision = self.config.vision
+        return vision is not None and vision.cache_features and images.is_floating_point() and images.ndim < 4
 
 
 def _make_encoder(config: PolicyConfig, fetch: bool) -> ObservationEncoder:

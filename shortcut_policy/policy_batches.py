@@ -26,6 +26,11 @@ class PolicyBatches:
         self._seed = seed
         self._generator = torch.Generator(policy.device)
 
+    @property
+    def waited_seconds(self) -> float:
+        """How long the windows were waited for so far."""
+        return self._windows.waited_seconds
+
     def __call__(self, step: int, rows: slice = slice(None)) -> Batch:
         """The rows (a slice of 0 ... B - 1) of batch number `step`."""
         self._generator.manual_seed(derive_seed(self._seed, "views", step))

@@ -30,7 +30,7 @@ class Worker:
     """A spawned process that runs `target(connection, *arguments)`.
 
     Args:
-        target: found by name in a module that imports neither torch nor this package.
+        target: found by name in a module that does not import torch.
         name: for messages.
     """
 
@@ -139,25 +139,33 @@ def answers(
 
 
 @contextmanager
-def interrupts_deferred() -> Iterator[None]:
+def interrupts_deferred(*numbers: signal.Signals) -> Iterator[None]:
     """Hold Ctrl-C back while a worker is started, until it is registered with whoever will end it.
 
     The worker inherits the mask, so that Ctrl-C does not strike it before it can ignore it. The mask is this thread's
     alone: Ctrl-C may reach another one, hence the handler.
+
+    Args:
+        numbers: signals to hold back instead, all of which the worker will ignore: it never unblocks them.
     """
+    numbers = numbers or (signal.SIGINT,)
     resource_tracker.ensure_running()  # each new process would start it, and it ends the deferral when it starts
-    came: list[tuple[int, FrameType | None]] = []
+    came: dict[int, FrameType | None] = {}
     here = threading.current_thread() is threading.main_thread()  # nowhere else are handlers set or called
-    handler = signal.signal(signal.SIGINT, lambda *what: came.append(what)) if here else None
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handlers = {number: signal.signal(number, came.setdefault) for number in numbers} if here else {}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if here:
-            signal.signal(signal.SIGINT, handler)
-            if came and callable(handler):
-                handler(*came[0])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in came.items():
+            handler = handlers[signal.Signals(number)]
+            if callable(handler):
+                handler(number, frame)
+            else:
+                signal.raise_signal(number)  # ends this process, if nobody ignores it
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What an experiment makes of a robomimic data set: which episodes, which actions, which environment."""
 
 import json
+import sys
 from dataclasses import replace
 
 import h5py
@@ -13,7 +14,13 @@ from shortcut_policy.config import Component
 from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.array_source import ArraySource
 from shortcut_policy.experiment import make_environment, read_demonstrations, recorded_environment, train
-from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, ExperimentConfig, ValidationConfig
+from shortcut_policy.experiment_config import (
+    DataConfig,
+    EnvironmentConfig,
+    ExperimentConfig,
+    RolloutConfig,
+    ValidationConfig,
+)
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.vision_config import VisionConfig
 
@@ -141,7 +148,7 @@ def seen_lift(lift):
 SEEN = {"observations": {"agentview_image": ArraySource(), "robot0_eef_pos": ArraySource()}}
 
 
-def train_seeing(path, output, **changes):
+def train_seeing(path, output, *, environment=None, rollout_every=0, **changes):
     encoder = Component("small_cnn", {"widths": [8], "keypoints": 2, "feature_dim": 4})
     config = ExperimentConfig(
         task="lift_image",
@@ -151,6 +158,8 @@ def train_seeing(path, output, **changes):
         trainer=TrainerConfig(steps=6, batch_size=8, progress=False),
         validation=ValidationConfig(every=3, windows=8),
         vision=VisionConfig(encoder, brightness=0.2),
+        environment=environment,
+        rollout=RolloutConfig(rollout_every),
         output=str(output),
         device="cpu",
     )
@@ -166,6 +175,22 @@ def test_a_training_ends_with_the_same_weights_wherever_its_images_lie(seen_lift
     assert all(torch.equal(resident[key], streamed[key]) for key in resident)
     errors = [json.loads(lines[-1])["valid/action_error_1_steps"] for lines in (measured, measured_too)]
     assert errors[0] == errors[1]
+
+
+@pytest.mark.filterwarnings("ignore:Lift was recorded with robosuite")
+def test_a_training_without_rollouts_needs_neither_gl_nor_a_simulator(seen_lift, tmp_path, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "off")
+    for name in ("mujoco", "robosuite"):
+        monkeypatch.setitem(sys.modules, name, None)  # not installed
+    environment = EnvironmentConfig("lift", {"cameras": ["agentview"], "camera_size": 12})
+    train_seeing(seen_lift, tmp_path / "run", environment=environment)
+    with pytest.raises(ValueError, match="MUJOCO_GL=off forbids pictures"):
+        train_seeing(seen_lift, tmp_path / "rollouts", environment=environment, rollout_every=3)
+    with pytest.raises(ValueError, match="MUJOCO_GL=off forbids pictures"):
+        make_environment(environment)
+    with pytest.raises(ValueError, match="unknown environment 'lfit'"):
+        train_seeing(seen_lift, tmp_path / "misspelled", environment=replace(environment, name="lfit"))
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
 
 
 def test_images_that_stay_in_the_file_are_left_there(seen_lift):

@@ -263,13 +263,20 @@ def test_a_training_on_features_never_runs_the_frozen_model():
     ("change", "message"),
     [
         ({"front": torch.zeros(3, 2, 511)}, r"observation 'front' must have shape \(B, 2, 512\), got \(3, 2, 511\)"),
-        ({"front": torch.zeros(3, 2, 10, 20, 3)}, r"must have shape \(B, 2, 512\)"),
+        ({"front": torch.zeros(3, 2, 10, 20, 3)}, r"images 'front' must be uint8 in 0 ... 255, .* got torch.float32"),
     ],
 )
 def test_features_that_do_not_fit_are_refused(change, message):
     policy = frozen_policy(seen_from_the_front())
     with pytest.raises(ValueError, match=message):
         policy.sample({**observe(), **change})
+
+
+def test_an_environment_that_gives_float_images_is_told_so():
+    policy = frozen_policy(seen_from_the_front())
+    newest = {key: values[:, -1] for key, values in observe().items()}
+    with pytest.raises(ValueError, match=r"images 'front' must be uint8 in 0 ... 255, .* got torch.float32"):
+        policy.act({**newest, "front": newest["front"] / 255})
 
 
 def test_features_are_those_of_a_frozen_encoder():

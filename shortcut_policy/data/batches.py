@@ -33,10 +33,12 @@ class WindowSource(Protocol):
     Attributes:
         batch_size: B, rows of the global batch.
         num_windows: of all episodes.
+        waited_seconds: how long data was waited for so far, in `batch` and `sequential`.
     """
 
     batch_size: int
     num_windows: int
+    waited_seconds: float
 
     def batch(self, step: int, rows: slice = slice(None)) -> WindowBatch:
         """The rows (a slice of 0 ... B - 1) of batch number `step`."""
@@ -59,7 +61,10 @@ class WindowBatches:
 
     Attributes:
         order: which windows form each batch.
+        waited_seconds: 0: nothing is waited for.
     """
+
+    waited_seconds = 0.0
 
     def __init__(
         self,

@@ -1,12 +1,14 @@
 """Frames read from an HDF5 file, here or in a worker process: without torch, so that workers start quickly."""
 
-import functools
 import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import h5py
@@ -40,23 +42,34 @@ def read_frames(file: h5py.File, arrays: Mapping[str, str], runs: Sequence[Frame
 # What follows runs in worker processes.
 
 
-def start_worker() -> None:
-    """Leave Ctrl-C to the parent process, and end with it, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def serve_frames(connection: Connection, path: Path, arrays: Mapping[str, str]) -> None:
+    """Answer runs, as `read_frames` takes them, with (frames, failure), one of them None, until the pipe closes."""
+    # Ctrl-C, timeout and scancel reach the whole group: the parent decides, and still needs frames to end its step
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    file = None
+    with suppress(EOFError, ConnectionError):
+        while True:
+            runs = connection.recv()
+            frames, failure = None, None
+            try:
+                file = file or _open(path)
+                frames = read_frames(file, arrays, runs)
+            except ValueError as error:
+                failure = ValueError, str(error), traceback.format_exc()
+            connection.send((frames, failure))
+
+
+def _open(path: Path) -> h5py.File:
+    """Open files cannot be sent to another process."""
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"images of {path} cannot be read: copy or download it again ({error})") from error
 
 
 def _end_with_parent() -> None:
+    """End even while the file system lets this process wait, or while a process that the parent forked has the pipe."""
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-def read_frames_in_worker(path: Path, arrays: Mapping[str, str], runs: Sequence[FrameRun]) -> dict[str, np.ndarray]:
-    """Read frames as `read_frames` does, from a file that the process keeps open."""
-    return read_frames(_open_once(path), arrays, runs)
-
-
-@functools.lru_cache(maxsize=1)
-def _open_once(path: Path) -> h5py.File:
-    """Open files cannot be sent to another process."""
-    return h5py.File(path, "r")

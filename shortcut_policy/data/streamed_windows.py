@@ -1,13 +1,13 @@
 """Batches of windows whose images are too large for RAM: worker processes read them from the file, ahead of time."""
 
-import multiprocessing
-import weakref
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from multiprocessing.util import Finalize
+from queue import SimpleQueue
 from typing import Self
 
 import h5py
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from shortcut_policy.data.batches import WindowBatch, WindowBatches
 from shortcut_policy.data.episodes import Episodes
-from shortcut_policy.data.frame_reader import read_frames, read_frames_in_worker, start_worker
+from shortcut_policy.data.frame_reader import FrameRun, read_frames, serve_frames
 from shortcut_policy.data.stored_images import StoredImages, frame_runs
 from shortcut_policy.data.windows import Windows
+from shortcut_policy.worker_processes import Worker, WorkerDied, interrupts_deferred
 
 _AHEAD_PER_WORKER = 2
 
@@ -40,8 +41,8 @@ class StreamedWindows:
     batch is expected to ask for the same rows of the next ones, which are then being read already; any other batch can
     be had as well. A frame that a batch shows several times, as padding or in windows that overlap, is read once.
 
-    Workers are spawned: a program that makes some must have its beginning under `if __name__ == "__main__":`. They end
-    with `close`, with this object, or with this process, however it ends.
+    Workers end with `close`, with this object, or with this process, however it ends; they leave Ctrl-C and SIGTERM,
+    which may reach the whole group, to this process.
 
     Args:
         episodes: the low-dimensional part of the data, from `read_robomimic`.
@@ -51,6 +52,10 @@ class StreamedWindows:
         seed: of the order.
         device: where batches are put.
         workers: processes that read; 0 for reading in this one.
+
+    Attributes:
+        waited_seconds: how long the images of all batches so far were waited for: for the workers, or for the file
+            where there are none, and not for their way to the device.
 
     Raises:
         ValueError: when the images are not of these episodes, or a number is out of its range; later, when the images
@@ -75,18 +80,16 @@ class StreamedWindows:
         self.batch_size = batch_size
         self.num_windows = len(windows)
         self._resident = WindowBatches(episodes, windows, batch_size, seed, device)
-        self._device = device
+        self.waited_seconds = 0.0
+        self._device = torch.device(device)
         self._episodes = episodes
         self._images = images
         self._windows = windows
         self._ahead = _AHEAD_PER_WORKER * workers
         self._pending: dict[tuple[int, int, int], _Request] = {}  # (step, first row, end of rows) -> its images
-        self._file = None if workers else h5py.File(images.path, "r")
-        self._pool = (
-            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start_worker) if workers else None
-        )
-        end = self._file.close if self._pool is None else partial(self._pool.shutdown, cancel_futures=True)
-        self._finalize = weakref.finalize(self, end)
+        self._reader = _Readers(images, workers) if workers else _Here(images)
+        # with a priority: this process waits at its exit for its workers, and no worker ends by itself before
+        self._finalize = Finalize(self, self._reader.close, exitpriority=1)
 
     def batch(self, step: int, rows: slice = slice(None)) -> WindowBatch:
         """The rows (a slice of 0 ... B - 1) of batch number `step`."""
@@ -127,27 +130,94 @@ class StreamedWindows:
         observed = self._windows.observation_index[index.cpu().numpy()]  # (B, To)
         rows, frame = np.unique(observed, return_inverse=True)
         runs = frame_runs(rows, self._episodes)
-        if self._pool is None:
-            images: Future[dict[str, np.ndarray]] = Future()
-            images.set_result(read_frames(self._file, self._images.arrays, runs))
-        else:
-            with self._deaths_reported():
-                images = self._pool.submit(read_frames_in_worker, self._images.path, self._images.arrays, runs)
+        with self._waiting():
+            images = self._reader.read(runs)
         return _Request(index, torch.from_numpy(frame.reshape(observed.shape)), images)
 
     def _receive(self, request: _Request) -> WindowBatch:
-        batch = self._resident.windows(request.index)
-        with self._deaths_reported():
-            images = request.images.result()
-        frame = request.frame.to(self._device)
-        shown = {key: torch.from_numpy(frames).to(self._device)[frame] for key, frames in images.items()}
+        try:
+            with self._waiting():
+                images = request.images.result()
+        except WorkerDied as death:
+            raise RuntimeError(f"{death}: is there memory enough? Try fewer workers, or none") from None
+        batch = self._resident.windows(self._sendable(request.index))
+        frame = self._to_device(request.frame)
+        shown = {key: self._to_device(torch.from_numpy(frames))[frame] for key, frames in images.items()}
         return WindowBatch({**batch.observation, **shown}, batch.action, batch.action_is_pad)
 
     @contextmanager
-    def _deaths_reported(self) -> Iterator[None]:
+    def _waiting(self) -> Iterator[None]:
+        started = time.perf_counter()
         try:
             yield
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                f"a process that reads {self._images.path} died (out of memory?): try fewer workers, or none"
-            ) from error
+        finally:
+            self.waited_seconds += time.perf_counter() - started
+
+    def _to_device(self, values: Tensor) -> Tensor:
+        return self._sendable(values).to(self._device, non_blocking=True)
+
+    def _sendable(self, values: Tensor) -> Tensor:
+        """In memory from which CUDA copies without waiting for its earlier kernels.
+
+        The memory may be let go of at once: PyTorch uses it again only when the copies that were asked of it are done.
+        """
+        return values.pin_memory() if self._device.type == "cuda" else values
+
+
+class _Here:
+    """Reads frames in this process, when it is asked."""
+
+    def __init__(self, images: StoredImages) -> None:
+        self._file = h5py.File(images.path, "r")
+        self._arrays = images.arrays
+
+    def read(self, runs: Sequence[FrameRun]) -> Future[dict[str, np.ndarray]]:
+        """What `read_frames` says of the runs."""
+        frames: Future[dict[str, np.ndarray]] = Future()
+        frames.set_result(read_frames(self._file, self._arrays, runs))
+        return frames
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class _Readers:
+    """Processes that read frames; a thread listens to each, which would else wait with its answer before a full pipe.
+
+    Args:
+        images: what they read.
+        count: of processes.
+    """
+
+    def __init__(self, images: StoredImages, count: int) -> None:
+        self._threads = ThreadPoolExecutor(count, "frames")
+        self._workers: list[Worker] = []
+        self._idle: SimpleQueue[Worker] = SimpleQueue()
+        name, arrays = f"a process that reads {images.path}", dict(images.arrays)
+        try:
+            with interrupts_deferred(signal.SIGINT, signal.SIGTERM):
+                for _ in range(count):
+                    self._workers.append(Worker(serve_frames, images.path, arrays, name=name))
+                    self._idle.put(self._workers[-1])
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, runs: Sequence[FrameRun]) -> Future[dict[str, np.ndarray]]:
+        """What `read_frames` says of the runs, sooner or later, or WorkerDied."""
+        return self._threads.submit(self._ask, runs)
+
+    def close(self) -> None:
+        """End the processes, and with them the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)  # no waiting: this may be one of them, freeing memory
+        for worker in self._workers:
+            worker.kill()  # it holds nothing that needs to be closed
+
+    def _ask(self, runs: Sequence[FrameRun]) -> dict[str, np.ndarray]:
+        worker = self._idle.get()
+        try:
+            worker.send(runs)
+            return worker.receive()
+        finally:
+            self._idle.put(worker)

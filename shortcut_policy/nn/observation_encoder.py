@@ -62,10 +62,10 @@ class ObservationEncoder(nn.Module):
         """Encode {key: (B, To, D) or (B, To, C, h, w)}: (B, G). Of a frozen model, features (B, To, M) will do."""
         parts = [observation[key] for key in self.keys]
         if self.shared:
-            # all cameras in one batch
-            parts += self._encode(self.cameras[0], torch.cat([observation[key] for key in self.cameras])).chunk(
-                len(self.cameras)
-            )
+            # all cameras in one batch; flattened first, for `cat` keeps channels last of (N, C, h, w) only
+            images = torch.cat([observation[key].flatten(0, 1) for key in self.cameras])
+            features = self.encoder_of(self.cameras[0])(images)  # (cameras B To, F)
+            parts += features.unflatten(0, (len(self.cameras), *observation[self.cameras[0]].shape[:2])).unbind()
         else:
             parts += [self._encode(key, observation[key]) for key in self.cameras]
         return torch.cat(parts, dim=-1).flatten(1)

@@ -25,7 +25,7 @@ from shortcut_policy.core.objectives.base import Batch, Draw, Mean, Objective, P
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.distributed import Processes
 from shortcut_policy.training.interruption import StopRequest, TrainingInterrupted
-from shortcut_policy.training.metrics import MetricLog, MetricWindow, open_logs
+from shortcut_policy.training.metrics import MetricLog, MetricWindow, open_logs, timed_batch
 from shortcut_policy.training.network_copies import NetworkCopies
 from shortcut_policy.training.optimizer import learning_rate, make_optimizer
 from shortcut_policy.training.run_folder import RunFolder
@@ -60,7 +60,7 @@ class Trainer:
     Args:
         network: what learns, on its device; it is trained in place.
         objective: what is minimised.
-        batches: where rows come from.
+        batches: where rows come from; if it has `waited_seconds`, they are what counts as waiting for data.
         config: how to train.
         output: folder of the run.
         save_model: (folder, evaluation EMA) writes what inference needs.
@@ -143,7 +143,7 @@ class Trainer:
         """One update: draw, loss, gradient, clipping, AdamW, EMAs.
 
         Returns:
-            Metrics of this process's rows, the gradient's norm, and the seconds spent waiting for the batch.
+            Metrics of this process's rows, the gradient's norm, and the seconds spent waiting for data.
         """
         config, step, processes = self.config, self.progress.step, self.processes
         for group in self._optimizer.param_groups:
@@ -157,9 +157,8 @@ class Trainer:
         for micro in range(config.accumulation):
             first = (micro * processes.count + processes.rank) * size
             rows = slice(first, first + size)
-            started = time.perf_counter()
-            batch = self._batches(0 if config.overfit_one_batch else step, rows)
-            waited += time.perf_counter() - started
+            batch, seconds = timed_batch(self._batches, 0 if config.overfit_one_batch else step, rows)
+            waited += seconds
             if draw is None:
                 shape = torch.Size((config.batch_size, *batch.data.shape[1:]))
                 draw = phase.objective.draw(shape, phase_step / phase.steps, self._generator)

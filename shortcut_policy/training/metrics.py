@@ -4,14 +4,14 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from shortcut_policy.core.objectives.base import Mean
+from shortcut_policy.core.objectives.base import Batch, Mean
 from shortcut_policy.training.distributed import Processes
 
 
@@ -114,6 +114,28 @@ def open_logs(
     return logs
 
 
+@runtime_checkable
+class CountsWaiting(Protocol):
+    """A source of batches that knows how long its data was waited for, apart from what it makes of them.
+
+    Attributes:
+        waited_seconds: so far.
+    """
+
+    waited_seconds: float
+
+
+def timed_batch(batches: Callable[[int, slice], Batch], step: int, rows: slice) -> tuple[Batch, float]:
+    """A batch and the seconds spent waiting for its data: those that its source counts, or else the whole call."""
+    if isinstance(batches, CountsWaiting):
+        before = batches.waited_seconds
+        batch = batches(step, rows)
+        return batch, batches.waited_seconds - before
+    started = time.perf_counter()
+    batch = batches(step, rows)
+    return batch, time.perf_counter() - started
+
+
 class MetricWindow:
     """Sums since the last line of the log; they stay on the device until they are asked for.
 
@@ -134,7 +156,7 @@ class MetricWindow:
         return self._updates == 0
 
     def add(self, metrics: Mapping[str, Mean], norm: Tensor, waited: float) -> None:
-        """Add one update: its metrics, its gradient's norm, and the seconds it waited for the batch."""
+        """Add one update: its metrics, its gradient's norm, and the seconds it waited for data."""
         for name, part in {**metrics, "gradient_norm": Mean(norm, torch.ones_like(norm))}.items():
             self._sums[name] = self._sums[name] + part if name in self._sums else part
         self._waited += waited

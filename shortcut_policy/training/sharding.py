@@ -11,15 +11,16 @@ from shortcut_policy.training.distributed import Processes
 
 
 def shard(module: nn.Module, processes: Processes) -> None:
-    """Divide the parameters of a module among the processes, in place; its parts of a `ModuleList` one by one.
+    """Divide the parameters of a module among the processes, in place; its parts of every `ModuleList` one by one.
 
     A part is gathered when it computes and given back afterwards, so that no process ever holds all of a large network.
     """
     mesh = init_device_mesh(processes.device.type, (processes.count,))
-    for child in module.modules():
-        if isinstance(child, nn.ModuleList):
-            for part in child:
-                if any(True for _ in part.parameters()):
+    for parts in reversed([*module.modules()]):  # what lies within others comes first, as FSDP2 wants it
+        if isinstance(parts, nn.ModuleList):
+            for part in parts:
+                # a list within a list (the U-Net's stages) never computes as a whole: its own parts do
+                if not isinstance(part, nn.ModuleList | nn.ModuleDict) and any(True for _ in part.parameters()):
                     fully_shard(part, mesh=mesh, reshard_after_forward=True)
     fully_shard(module, mesh=mesh, reshard_after_forward=True)
     if hasattr(module, "encode"):

@@ -3,10 +3,10 @@ import multiprocessing
 import os
 import runpy
 import signal
-import subprocess
-import sys
 import time
+from concurrent.futures import wait
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -20,6 +20,8 @@ from shortcut_policy.data.robomimic_hdf5 import read_robomimic
 from shortcut_policy.data.stored_images import find_images, frame_runs
 from shortcut_policy.data.streamed_windows import StreamedWindows
 from shortcut_policy.data.windows import make_windows
+from shortcut_policy.policy_batches import PolicyBatches
+from shortcut_policy.training.metrics import timed_batch
 
 REPOSITORY = Path(__file__).parents[2]
 LOW_DIM = {"robot0_eef_pos": ArraySource()}
@@ -96,39 +98,6 @@ def test_workers_end_with_the_object(path):
     assert multiprocessing.active_children() == []
 
 
-def test_workers_end_with_their_parent(tmp_path):
-    """However it ends: here it has no time to tell them."""
-    program = tmp_path / "program.py"
-    program.write_text(f"""
-import multiprocessing, os, sys
-from concurrent.futures import ProcessPoolExecutor
-sys.path.insert(0, {str(REPOSITORY)!r})
-from shortcut_policy.data.frame_reader import start_worker
-if __name__ == "__main__":
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_worker) as pool:
-        print(pool.submit(os.getpid).result(), flush=True)
-        input()
-""")
-    with subprocess.Popen([sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
-        worker = int(parent.stdout.readline())
-        assert is_running(worker)
-        parent.kill()
-    for _ in range(100):
-        if not is_running(worker):
-            return
-        time.sleep(0.1)
-    os.kill(worker, signal.SIGKILL)
-    pytest.fail("the worker outlived its parent")
-
-
-def is_running(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
 def test_a_worker_that_dies_is_reported(path):
     _, streamed = both(path, workers=1)
     with streamed:
@@ -136,8 +105,90 @@ def test_a_worker_that_dies_is_reported(path):
         (worker,) = multiprocessing.active_children()
         worker.kill()
         worker.join()
-        with pytest.raises(RuntimeError, match=r"a process that reads .*demos\.hdf5 died"):
+        with pytest.raises(RuntimeError, match=r"a process that reads .*demos\.hdf5 died \(signal 9, Killed\): is "):
             list(streamed.sequential())
+
+
+def test_the_others_end_when_one_died(path):
+    _, streamed = both(path, workers=3)
+    streamed.batch(0)
+    multiprocessing.active_children()[0].kill()
+    with pytest.raises(RuntimeError, match="died"):
+        list(streamed.sequential())
+    streamed.close()
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_to_the_group_leave_workers_alone_from_their_start_on(path, number):
+    resident, streamed = both(path, workers=2)
+    with streamed:
+        for step in range(9):
+            workers = multiprocessing.active_children()
+            for worker in workers:
+                os.kill(worker.pid, number)
+            check_equal(streamed.batch(step), resident.batch(step))
+        assert len(workers) == 2
+
+
+# What counts as waiting for data
+
+
+def slow(function, seconds):
+    def slowed(*arguments):
+        time.sleep(seconds)
+        return function(*arguments)
+
+    return slowed
+
+
+def test_reading_is_waited_for_and_nothing_else(path, monkeypatch):
+    """Neither what is done with the low-dimensional data, nor crops, colours and normalisation."""
+    resident, streamed = both(path)
+    monkeypatch.setattr("shortcut_policy.data.streamed_windows.read_frames", slow(read_frames, 0.2))
+    monkeypatch.setattr(WindowBatches, "windows", slow(WindowBatches.windows, 1.0))
+    policy = SimpleNamespace(
+        device="cpu", draw_views=lambda *_: None, draw_prefix=lambda *_: None, prepare=slow(lambda *_: _, 1.0)
+    )
+    with streamed:
+        _, seconds = timed_batch(PolicyBatches(policy, streamed), 0, slice(None))
+        assert 0.2 <= seconds < 1
+        assert streamed.waited_seconds == seconds
+    assert timed_batch(PolicyBatches(policy, resident), 0, slice(None))[1] == 0
+
+
+def test_what_was_read_ahead_is_not_waited_for(path):
+    _, streamed = both(path, workers=1)
+    with streamed:
+        streamed.batch(0)
+        started = streamed.waited_seconds
+        assert started > 0.02, "the worker had to start"
+        wait([request.images for request in streamed._pending.values()])
+        streamed.batch(1)
+        assert streamed.waited_seconds - started < started / 2
+
+
+def test_copies_to_a_gpu_do_not_wait_for_it(path, monkeypatch):
+    """Copies from memory that is not pinned would wait for the kernels of the step before; here they are pretended."""
+    pinned, copied = [], []
+
+    def pin(values):
+        pinned.append(values.clone())
+        return pinned[-1]
+
+    def to(values, device, non_blocking=False):
+        if torch.device(device).type == "cuda":
+            copied.append((values, non_blocking))
+        return values
+
+    resident, streamed = both(path)
+    with streamed:
+        streamed._device = torch.device("cuda")
+        monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+        monkeypatch.setattr(torch.Tensor, "to", to)
+        check_equal(streamed.batch(0), resident.batch(0))
+    assert len(copied) == 3, "the frames of two cameras, and which of them each window shows"
+    assert all(non_blocking and any(values is known for known in pinned) for values, non_blocking in copied)
 
 
 # What is read
@@ -205,7 +256,8 @@ def test_refuses_what_does_not_agree(path):
         find_images(path, {"agentview_image": ArraySource(columns=(0, 1))})
 
 
-def test_damage_is_one_sentence(write_robomimic, make_demo):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damage_is_one_sentence(write_robomimic, make_demo, workers):
     path = write_robomimic({"demo_0": make_demo(4, "v1.5")}, chunks=True, fletcher32=True)
     episodes, images = read_robomimic(path, LOW_DIM), find_images(path, {"agentview_image": ArraySource()})
     windows = make_windows(episodes.episode_ends, observation_steps=1, horizon=1)
@@ -215,16 +267,20 @@ def test_damage_is_one_sentence(write_robomimic, make_demo):
     content[where : where + 20] = bytes(20)
     path.write_bytes(content)
     with (
-        StreamedWindows(episodes, images, windows, 4, workers=0) as streamed,
+        StreamedWindows(episodes, images, windows, 4, workers=workers) as streamed,
         pytest.raises(ValueError, match=r"images of .*demos\.hdf5 cannot be read: copy or download it again"),
     ):
         streamed.batch(0)
 
 
-def test_workers_do_not_load_torch():
-    program = "import sys, shortcut_policy.data.frame_reader; print('torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert run.stdout == "False\n"
+def test_a_file_that_is_gone_is_one_sentence(path):
+    _, streamed = both(path, workers=1)
+    path.unlink()
+    with (
+        streamed,
+        pytest.raises(ValueError, match=r"images of .*demos\.hdf5 cannot be read: copy or download it again"),
+    ):
+        streamed.batch(0)
 
 
 def test_benchmark(path, capsys):

@@ -41,6 +41,18 @@ def test_every_image_goes_through_the_encoder_of_its_camera(shared):
     torch.testing.assert_close(encoder(observation), torch.cat(expected).reshape(3, -1))
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_encoders_get_images_as_they_lie_in_memory_channels_last(shared):
+    encoder, observation, seen = make(shared=shared), observe(), []
+    for network in encoder.images.values():
+        network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    stored = {key: observation[key].movedim(-3, -1).contiguous().movedim(-1, -3) for key in CAMERAS}
+    torch.testing.assert_close(encoder({**observation, **stored}), encoder(observation))
+    as_stored = seen[: len(seen) // 2]
+    assert [tuple(images.shape) for images in as_stored] == ([(12, 3, 10, 12)] if shared else 2 * [(6, 3, 10, 12)])
+    assert all(images.is_contiguous(memory_format=torch.channels_last) for images in as_stored)
+
+
 def test_cameras_that_differ_cannot_share_an_encoder():
     with pytest.raises(ValueError, match=r"vision.shared=true needs cameras of one shape, got .*: set it to false"):
         make({"front": (3, 10, 12), "wrist": (3, 8, 8)}, shared=True)

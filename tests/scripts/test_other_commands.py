@@ -16,11 +16,22 @@ from shortcut_policy.results import read_result, write_result
 ROOT = Path(__file__).parents[2]
 
 
-def test_benchmark_prints_and_writes_the_parts(tmp_path, run_command):
+@pytest.mark.parametrize(
+    ("network", "printed"),
+    [
+        (("network.widths=[8,16]",), "unet1d (widths [8, 16]), batch 64, fp32"),
+        (
+            ("network=transformer", "network.width=8", "network.depth=1", "network.heads=2"),
+            "transformer (width 8, depth 1, heads 2), batch 64, fp32",
+        ),
+    ],
+)
+def test_benchmark_prints_and_writes_the_parts(tmp_path, run_command, network, printed):
     target = tmp_path / "step.json"
-    words = ("network.widths=[8,16]", "repeats=2", f"result={target}")
+    words = (*network, "repeats=2", f"result={target}")
     code, out, errors = run_command("benchmark_training_step", *words)
     assert code == 0, errors
+    assert printed in out
     for part in ("training step", "forward + backward", "two bootstrap forwards", "clipping + AdamW"):
         assert part in out
     document = json.loads(target.read_text())

@@ -2,6 +2,7 @@
 
 import json
 import random
+import runpy
 import signal
 import time
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 import zarr
 from safetensors.torch import load_file
 
+import envs
 from shortcut_policy import Policy
 
-OBJECTIVES = Path(__file__).parents[2] / "configs" / "objective"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 TINY = (
     "network.widths=[8,16]",
@@ -27,6 +29,24 @@ TINY = (
     "data.valid_fraction=0.25",
     "device=cpu",
 )
+
+
+@pytest.mark.parametrize("task", sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml")))
+def test_every_task_composes_and_sees_what_its_environment_shows(task, monkeypatch):
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    monkeypatch.syspath_prepend(str(CONFIGS.parent / "scripts"))
+    script = runpy.run_path(str(CONFIGS.parent / "scripts" / "train_policy.py"))
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        values = OmegaConf.to_container(compose("train_policy", overrides=[f"task={task}"]))
+    config = script["to_experiment"](values)
+    assert config.task == task
+    assert config.environment.name in envs.task_names()
+    assert config.rollout.every == 0
+    cameras = {f"{camera}_image" for camera in config.environment.options.get("cameras", ())}
+    assert {key for key in config.data.observations if key.endswith("_image")} == cameras
+    assert bool(cameras) == (task in ("lift_image", "can_image", "square_image"))
 
 
 def lines_of(path):
@@ -74,7 +94,7 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_weights_of_one_that_was_n
             assert one[key].equal(two[key]), f"{key} differs after a kill at step {moment}"
 
 
-@pytest.mark.parametrize("objective", [path.stem for path in sorted(OBJECTIVES.glob("*.yaml"))])
+@pytest.mark.parametrize("objective", [path.stem for path in sorted((CONFIGS / "objective").glob("*.yaml"))])
 def test_every_objective_trains_samples_and_is_measured(tmp_path, demonstrations, run_command, objective):
     output = tmp_path / "run"
     words = (f"data.path={demonstrations}", f"objective={objective}", "trainer.steps=20", *TINY, f"output={output}")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,31 @@ def test_parameters_move_and_the_loss_falls(tmp_path):
     assert {"train/flow_loss", "train/bootstrap_loss", "train/gradient_norm"} <= lines[0].keys()
     assert 0 <= lines[0]["train/data_wait_share"] <= 1
     assert json.loads((tmp_path / "run" / "finished.json").read_text())["steps"] == 300
+
+
+class Prepared:
+    """Batches that were there at once, and that it takes long to prepare."""
+
+    waited_seconds = 0.0
+
+    def __call__(self, step, rows):
+        time.sleep(0.02)
+        return toy_batches()(step, rows)
+
+
+class Awaited(Prepared):
+    def __call__(self, step, rows):
+        self.waited_seconds += 0.02
+        return super().__call__(step, rows)
+
+
+def test_preparing_batches_is_not_waiting_for_data_where_the_source_can_tell(tmp_path):
+    shares = {}
+    for batches in (Prepared(), Awaited(), Prepared().__call__):
+        make_trainer(tmp_path / str(len(shares)), 6, log_every=3, batches=batches, accumulation=2).run()
+        shares[len(shares)] = [line["train/data_wait_share"] for line in metrics(tmp_path / str(len(shares)))]
+    assert shares[0] == [0, 0]
+    assert all(0 < share <= 1 for share in (*shares[1], *shares[2]))
 
 
 @pytest.mark.parametrize("crash_at", [3, 5, 12])
