@@ -48,17 +48,17 @@ def cached_rows(
     if _finished_rows(path, state) < shape[0]:
         with _locked(path.with_suffix(".lock"), announced=progress):
             done = _finished_rows(path, state)  # again: whoever held the lock may have computed them
-            array = _open(path, state, done, shape, dtype)
-            with tqdm(
-                total=shape[0], initial=done, unit="image", desc=title, disable=not progress, mininterval=1.0
-            ) as bar:
-                for start in range(done, shape[0], block):
-                    stop = min(start + block, shape[0])
-                    array[start:stop] = compute(start, stop)
-                    array.flush()
-                    _write(state, {"rows": stop, "identity": json.loads(text)})
-                    bar.update(stop - start)
-            del array
+            if done < shape[0]:
+                array = _open(path, state, done, shape, dtype)
+                shown = {"desc": title, "disable": not progress, "mininterval": 1.0}
+                with tqdm(total=shape[0], initial=done, unit="image", **shown) as bar:
+                    for start in range(done, shape[0], block):
+                        stop = min(start + block, shape[0])
+                        array[start:stop] = compute(start, stop)
+                        array.flush()
+                        _write(state, {"rows": stop, "identity": json.loads(text)})
+                        bar.update(stop - start)
+                del array
     mapped: np.ndarray = np.load(path, mmap_mode="r")
     return mapped
 

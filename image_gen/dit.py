@@ -19,7 +19,7 @@ from shortcut_policy.nn.embeddings import SinusoidalEmbedding, StepSizeEmbedding
 EMBEDDING_DIM = 256
 """Channels of the sinusoids of t and of log2(1/d), as in the paper's code."""
 
-Compatibility = Literal["none", "official"]
+Compatibility = Literal["official"]
 
 
 def position_embedding(dim: int, side: int) -> Tensor:
@@ -73,7 +73,7 @@ class DiT(nn.Module):
         heads: of the attention.
         mlp_ratio: hidden channels of the MLPs over D.
         checkpointing: whether activations are computed again in the backward pass instead of being kept.
-        compatibility: "none" or "official".
+        compatibility: "official" or None.
 
     Raises:
         ValueError: sizes do not fit; the message quotes them.
@@ -90,7 +90,7 @@ class DiT(nn.Module):
         heads: int = 12,
         mlp_ratio: float = 4.0,
         checkpointing: bool = False,
-        compatibility: Compatibility = "none",
+        compatibility: Compatibility | None = None,
     ) -> None:
         super().__init__()
         if min(channels, size, patch, width, depth, heads) < 1 or num_classes < 0:
@@ -102,8 +102,8 @@ class DiT(nn.Module):
             raise ValueError(f"patch={patch} must divide the image's size of {size}")
         if width % heads:
             raise ValueError(f"heads={heads} must divide width={width}")
-        if compatibility not in ("none", "official"):
-            raise ValueError(f"compatibility must be none or official, got {compatibility!r}")
+        if compatibility not in (None, "official"):
+            raise ValueError(f"compatibility must be official or null, got {compatibility!r}")
         official = compatibility == "official"
         self.patch, self.side, self.num_classes, self.checkpointing = patch, size // patch, num_classes, checkpointing
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)

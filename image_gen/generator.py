@@ -14,7 +14,7 @@ from image_gen.pixels import to_uint8
 from shortcut_policy.config import Component, from_mapping, to_mapping
 from shortcut_policy.core.network import BoundNetwork
 from shortcut_policy.core.objectives import objective_class
-from shortcut_policy.core.objectives.base import Objective, check_guidance
+from shortcut_policy.core.objectives.base import Objective
 from shortcut_policy.pretrained import read_pretrained, write_pretrained
 
 
@@ -105,6 +105,18 @@ class Generator(nn.Module):
         made = self.generate(labels, num_steps, guidance=guidance, noise=noise, generator=generator)
         return self._images(made).cpu()
 
+    def check_guidance(self, guidance: float) -> None:
+        """Refuse guidance away from a null label that was not trained.
+
+        Raises:
+            ValueError: it was not.
+        """
+        if guidance != 1.0 and not getattr(self.objective, "condition_dropout", 0.0):
+            raise ValueError(
+                f"guidance={guidance} needs a generator that was also trained without its labels, with "
+                "objective.condition_dropout=0.1: say guidance=1"
+            )
+
     @torch.no_grad()
     def generate(
         self,
@@ -137,8 +149,7 @@ class Generator(nn.Module):
             noise = torch.randn(shape, generator=generator, device=self.device)
         elif noise.shape != shape:
             raise ValueError(f"noise must have shape {shape}, got {tuple(noise.shape)}")
-        if guidance != 1.0:
-            check_guidance(guidance, getattr(self.objective, "condition_dropout", 0.0))
+        self.check_guidance(guidance)
         bound = BoundNetwork(self.network, labels, torch.full_like(labels, self.config.num_classes))
         sampler = self.objective.sampler(num_steps)
         again = torch.randn(sampler.step_noises, *shape, generator=generator, device=self.device)

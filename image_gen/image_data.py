@@ -176,6 +176,8 @@ def load_latents(
             images = torch.from_numpy(np.stack([decoded[number] for number in good]))
             pair = torch.stack([autoencoder.encode(images), autoencoder.encode(images.flip(-1))], dim=1)
             latents[good] = pair.cpu().numpy()
+            if not pair.isfinite().all():
+                raise ValueError("the autoencoder makes latents that are NaN or infinite: its weights are damaged")
             if not np.isfinite(latents[good]).all():
                 raise ValueError(
                     f"autoencoder.scale={autoencoder.scale} makes latents of up to {pair.abs().max():.3g}, which "
@@ -201,9 +203,7 @@ def load_latents(
 
 
 def left_out(data: ImageSet | LatentSet) -> str:
-    """A note about the images that could not be decoded; empty where there are none."""
-    if not data.skipped:
-        return ""
+    """A note about the images that could not be decoded."""
     return f"note: {data.skipped} images of {data.source} cannot be decoded and are left out, {len(data.labels)} remain"
 
 

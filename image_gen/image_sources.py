@@ -171,7 +171,7 @@ def _parquet(config: DatasetConfig) -> ImageSource:
         dataset = parquet.ParquetDataset(path)
         names = dataset.schema.names
         table = dataset.read([name for name in (config.image_column, config.label_column) if name in names])
-    except (ArrowInvalid, OSError) as error:
+    except ArrowInvalid as error:
         raise ValueError(f"dataset.path={path} is no parquet file ({error})") from error
     if not dataset.files:
         raise ValueError(f"dataset.path={path} holds no parquet file")

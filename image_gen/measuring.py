@@ -47,12 +47,12 @@ def sample_statistics(
         labels: (N,), of the samples.
         processes: those that share the work.
         batch_size: samples at a time.
-        guidance: see `Generator.sample`.
+        guidance: see `Generator.generate`.
         seed: of the noise.
         progress: called with the number of images of each batch.
 
     Raises:
-        ValueError: as `Generator.sample`.
+        ValueError: as `Generator.generate`.
     """
     moments, count, seconds = Moments(features.dim), 0, 0.0
     for batch in range(processes.rank, math.ceil(len(labels) / batch_size), processes.count):

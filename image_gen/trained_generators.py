@@ -1,7 +1,10 @@
 """Networks that a training of images begins with or learns from: of an earlier one of the same architecture."""
 
+import inspect
+
 from torch import nn
 
+from image_gen.dit import IMAGE_NETWORKS
 from image_gen.generator import Generator
 from shortcut_policy.config import Component
 from shortcut_policy.pretrained import find_checkpoint
@@ -35,14 +38,16 @@ def read_teacher(path: str, student: Generator) -> nn.Module:
 def _read(path: str, made: Generator, option: str) -> Generator:
     trained = Generator.from_pretrained(find_checkpoint(path), made.device)
     for name in ARCHITECTURE:
-        there, here = (getattr(each.config, name) for each in (trained, made))
-        if _without_cost(there) != _without_cost(here):
+        there, here = (_said(getattr(each.config, name)) for each in (trained, made))
+        if there != here:
             raise ValueError(f"{option}={path} has {name} {there}, and this run {here}: they must agree")
     return trained
 
 
-def _without_cost(value: object) -> object:
-    """A value of the configuration without the option that costs memory or time and changes nothing."""
-    if isinstance(value, Component):
-        return value.name, {key: option for key, option in value.options.items() if key != "checkpointing"}
-    return value
+def _said(value: object) -> object:
+    """A value of the configuration, with all options of a network, but for the one that only costs time."""
+    if not isinstance(value, Component):
+        return value
+    parameters = inspect.signature(IMAGE_NETWORKS[value.name]).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+    return {"name": value.name, **defaults, **value.options, "checkpointing": None}

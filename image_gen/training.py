@@ -55,11 +55,12 @@ def load_data(config: ImageExperimentConfig, processes: Processes) -> ImageSet |
         FileNotFoundError, ImportError: they, or what reads them, are missing.
         ValueError: they do not fit together.
     """
+    shown = processes.is_main and config.trainer.progress
     if config.autoencoder is None:
-        return load_images(config.dataset, progress=processes.is_main and config.trainer.progress)
+        return load_images(config.dataset, progress=shown)
     # whoever has the cache's lock computes; no barrier, which would give up where the others wait for hours
     autoencoder = load_autoencoder(config.autoencoder, processes.device)
-    return load_latents(config.dataset, autoencoder, Path(config.latents), progress=config.trainer.progress)
+    return load_latents(config.dataset, autoencoder, Path(config.latents), progress=shown)
 
 
 def train(config: ImageExperimentConfig, provenance: dict[str, Any]) -> Progress:

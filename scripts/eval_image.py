@@ -110,6 +110,7 @@ def measure(config: EvalImageConfig, processes: Processes) -> ImageResult:
     """Sample and compare, for every number of steps."""
     checkpoint = find_checkpoint(config.checkpoint)
     made = Generator.from_pretrained(checkpoint, processes.device)
+    made.check_guidance(config.guidance)
     features = load_features(config.features, processes.device)
     reference = load_reference(config, made, features, processes)
     labels = draw_labels(reference, made, config.count, config.seed)

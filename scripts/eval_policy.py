@@ -250,7 +250,7 @@ def main(values: dict[str, Any]) -> None:
     policy_config = policies[0].config
     objective = policy_config.objective.name
     result = Result(
-        name=f"{metadata['task']}_{objective}",
+        name=Path(config.result).stem if config.result else f"{metadata['task']}_{objective}",
         task=metadata["task"],
         objective=objective,
         network=preset_name("network", policy_config.network),

@@ -63,6 +63,7 @@ def main(values: dict[str, Any]) -> None:
     with join_processes(config.device) as processes:
         made = Generator.from_pretrained(find_checkpoint(config.checkpoint), processes.device)
         labels, noise = draw_noise(config, made)
+        made.sample(labels[:1], 1, noise=noise[:1])  # loads and warms up what is not to be timed
         grids, rates = {}, []
         for steps in config.steps:
             began = time.perf_counter()

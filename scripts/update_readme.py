@@ -93,7 +93,10 @@ def picture_of(block: re.Match[str], root: Path = ROOT) -> bytes:
         named = {objective_label(result): result for result in results}
         return comparison(named, sources, figure_of_merit="score")
     if block["kind"] == "comparison":
-        return comparison({f"{r.task}, {policy_label(r)}": r for r in results}, sources)
+        labelled = {f"{r.task}, {policy_label(r)}": r for r in results}
+        if len(labelled) < len(results):
+            raise ValueError(f"two of {', '.join(r.name for r in results)} have the same label: they need other names")
+        return comparison(labelled, sources)
     return score_and_latency(*results, sources)
 
 

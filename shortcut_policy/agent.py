@@ -59,8 +59,8 @@ class PolicyAgent:
         missing = [key for key in self._policy.config.observation_shapes if key not in observation]
         if missing:
             raise ValueError(f"the environment has no observation {missing[0]!r}: it has {', '.join(observation)}")
-        for key in self._policy.config.observation_shapes:
-            finite = np.isfinite(observation[key]).reshape(self._slots, -1).all(1)
+        for key in self._policy.config.observation_dims:
+            finite = np.isfinite(observation[key]).all(axis=-1)
             if not finite.all():
                 # the policy would answer with NaN, which some simulators take for no action and score as a failure
                 raise ValueError(

@@ -157,10 +157,10 @@ def interrupts_deferred(*numbers: signal.Signals) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number, frame in came.items():
+            signal.signal(number, handler)  # of all, before one that is called may leave by an exception
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, frame in sorted(came.items(), key=lambda item: -item[0]):  # SIGTERM, which notes, before SIGINT
             handler = handlers[signal.Signals(number)]
             if callable(handler):
                 handler(number, frame)

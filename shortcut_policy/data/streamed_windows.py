@@ -88,8 +88,7 @@ class StreamedWindows:
         self._ahead = _AHEAD_PER_WORKER * workers
         self._pending: dict[tuple[int, int, int], _Request] = {}  # (step, first row, end of rows) -> its images
         self._reader = _Readers(images, workers) if workers else _Here(images)
-        # with a priority: this process waits at its exit for its workers, and no worker ends by itself before
-        self._finalize = Finalize(self, self._reader.close, exitpriority=1)
+        self._finalize = Finalize(self, self._reader.close)
 
     def batch(self, step: int, rows: slice = slice(None)) -> WindowBatch:
         """The rows (a slice of 0 ... B - 1) of batch number `step`."""
@@ -161,7 +160,7 @@ class StreamedWindows:
 
         The memory may be let go of at once: PyTorch uses it again only when the copies that were asked of it are done.
         """
-        return values.pin_memory() if self._device.type == "cuda" else values
+        return values.pin_memory() if self._device.type == "cuda" and values.device.type == "cpu" else values
 
 
 class _Here:
@@ -194,6 +193,8 @@ class _Readers:
         self._threads = ThreadPoolExecutor(count, "frames")
         self._workers: list[Worker] = []
         self._idle: SimpleQueue[Worker] = SimpleQueue()
+        # before one starts, and with a priority: at its exit this process waits for its workers, which do not end themselves
+        self._at_exit = Finalize(None, self.close, exitpriority=1)
         name, arrays = f"a process that reads {images.path}", dict(images.arrays)
         try:
             with interrupts_deferred(signal.SIGINT, signal.SIGTERM):
@@ -210,6 +211,7 @@ class _Readers:
 
     def close(self) -> None:
         """End the processes, and with them the threads."""
+        self._at_exit.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)  # no waiting: this may be one of them, freeing memory
         for worker in self._workers:
             worker.kill()  # it holds nothing that needs to be closed

@@ -97,7 +97,7 @@ def test_samples_are_images_and_a_function_of_their_noise():
 
 
 def test_guidance_without_a_null_condition_that_was_trained_is_refused():
-    with pytest.raises(ValueError, match=r"guidance=1\.5 needs a network that was also trained without its condition"):
+    with pytest.raises(ValueError, match=r"guidance=1\.5 needs a generator that was also trained without its labels"):
         make_generator().sample(torch.arange(2), 1, guidance=1.5)
 
 

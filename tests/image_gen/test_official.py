@@ -319,5 +319,5 @@ def test_the_official_network_does_not_begin_with_identity_blocks():
     network = DiT(3, 8, 5, width=16, depth=1, heads=2, compatibility="official")
     assert network.blocks[0].modulation.weight.any()
     assert not network.output.weight.any()
-    with pytest.raises(ValueError, match="compatibility must be none or official, got 'jax'"):
+    with pytest.raises(ValueError, match="compatibility must be official or null, got 'jax'"):
         DiT(3, 8, 5, width=16, depth=1, heads=2, compatibility="jax")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from image_gen.generator import Generator
 from image_gen.official_checkpoint import read_official_checkpoint
@@ -55,6 +56,22 @@ def test_a_checkpoint_without_labels_samples_with_the_null_label(tmp_path, run_c
     null = torch.full((2,), table.config.num_classes)
     expected = table.generate(null, 2, noise=noise)
     assert torch.equal(none.generate(torch.zeros(2, dtype=torch.int64), 2, noise=noise), expected)
+
+    # and a training goes on from there
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        Image.effect_noise((16, 16), 50 + number).convert("RGB").save(tmp_path / f"images/{number}.png")
+    sizes = none.config.network.options
+    words = [f"network.{name}={sizes[name]}" for name in ("patch", "width", "depth", "heads", "compatibility")]
+    words += ["objective=shortcut_paper", "objective.condition_dropout=0", "objective.bootstrap_guidance=1"]
+    words += ["dataset=folder", f"dataset.path={tmp_path / 'images'}", "dataset.size=16", "autoencoder=kl", autoencoder]
+    words += [f"latents={tmp_path / 'latents'}", "trainer.steps=1", "trainer.batch_size=16", "device=cpu"]
+    words += ["trainer.learning_rate=1e-9", f"init_from={tmp_path / 'without/online'}", f"output={tmp_path / 'run'}"]
+    code, _, errors = run_command("train_image", *words)
+    assert code == 0, errors
+    begun = Generator.from_pretrained(tmp_path / "without" / "online").network.state_dict()
+    for name, value in Generator.from_pretrained(tmp_path / "run/checkpoints/last").network.state_dict().items():
+        torch.testing.assert_close(value, begun[name], rtol=0, atol=1e-5)
 
 
 def test_a_missing_file_is_named(tmp_path, run_command):
