@@ -193,7 +193,7 @@ class _Readers:
         self._threads = ThreadPoolExecutor(count, "frames")
         self._workers: list[Worker] = []
         self._idle: SimpleQueue[Worker] = SimpleQueue()
-        # before one starts, and with a priority: at its exit this process waits for its workers, which do not end themselves
+        # before one starts, and with a priority: at its exit this process waits for its workers, and they do not end
         self._at_exit = Finalize(None, self.close, exitpriority=1)
         name, arrays = f"a process that reads {images.path}", dict(images.arrays)
         try:
