@@ -58,8 +58,9 @@ def objective_label(result: Result) -> str:
 
 
 def policy_label(result: Result) -> str:
-    """What a result is called beside those of other policies, on one task or several."""
-    return policy_name(result.objective) + _noise_note(result)
+    """What a result is called beside those of other policies, on one task or several: {task}_{label}, in words."""
+    label = result.name.removeprefix(f"{result.task}_")
+    return policy_name(label if label.startswith(result.objective) else result.objective) + _noise_note(result)
 
 
 def _noise_note(result: Result) -> str:
