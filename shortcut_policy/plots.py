@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from shortcut_policy.result_tables import policy_name, usual_hardware
+from shortcut_policy.result_tables import policy_label, policy_name, usual_hardware
 from shortcut_policy.results import Result, Row
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def comparison(
     """Success rate or score against the number of sampling steps, and against the latency, of several policies.
 
     Args:
-        named: label -> result, of one task or of several: then a task has its colour and an objective its line style.
+        named: label -> result, of one task or of several: then a task has its colour and a policy its line style.
         figure_of_merit: what is drawn.
         sources: the results files, to be written into the PNG.
 
@@ -69,7 +69,7 @@ def comparison(
     figure = _figure((11.5, 4))
     left, right = figure.subplots(1, 2, sharey=True)
     tasks = list(dict.fromkeys(result.task for result in named.values()))
-    objectives = list(dict.fromkeys(result.objective for result in named.values()))
+    policies = list(dict.fromkeys(policy_label(result) for result in named.values()))
     hardware = usual_hardware([result.hardware for result in named.values()])
     for index, (name, result) in enumerate(named.items()):
         rows = sorted(result.rows, key=lambda row: row.steps)
@@ -78,7 +78,7 @@ def comparison(
         else:
             drawn = [(row.mean, row.mean - row.low, row.high - row.mean) for row in rows]
         merit, *spread = zip(*drawn, strict=True)
-        line = objectives.index(result.objective) if len(tasks) > 1 else index
+        line = policies.index(policy_label(result)) if len(tasks) > 1 else index
         style = {
             "color": _color(tasks.index(result.task) if len(tasks) > 1 else index),
             "marker": "osD^v"[line % 5],
