@@ -370,3 +370,23 @@ def test_bootstrap_rows_share_the_data_of_the_row_before_them():
     data = data[rows[0] :]
     nets = Networks(bind(network, data[:, 0]), bind(network, data[:, 0]))
     assert objective.loss(nets, Batch(data), cut).per_row.isfinite().all()
+
+
+def test_a_slice_without_bootstrap_rows_asks_the_teacher_as_the_others_do():
+    """Where the teacher's weights are divided among processes, one that did not ask would leave the others waiting."""
+    objective = Shortcut(base_steps=8, bootstrap_fraction=0.25, flow_step="smallest")
+    draw = draw_for(objective, (3,))
+    data = torch.randn(B, 3)
+    first = int(draw.bootstrap.nonzero()[0])
+    alone, whole = slice(0, first), slice(0, B)
+    losses, calls = {}, {}
+    for name, rows in (("alone", alone), ("whole", whole)):
+        student, teacher = Recorder(), Recorder(seed=1)
+        nets = Networks(bind(student), bind(teacher))
+        losses[name] = objective.loss(nets, Batch(data[rows]), draw.rows(rows)).per_row
+        calls[name] = len(teacher.calls)
+    assert calls == {"alone": 2, "whole": 2}
+    torch.testing.assert_close(losses["alone"], losses["whole"][alone])
+    late = replace(objective, bootstrap_start=0.5)
+    nobody = Networks(bind(Recorder()), None)
+    assert late.loss(nobody, Batch(data), draw_for(late, (3,))).per_row.isfinite().all()

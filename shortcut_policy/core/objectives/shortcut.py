@@ -47,14 +47,16 @@ class ShortcutDraw(Draw):
 
     Attributes:
         bootstrap: (B,) bool, always on the CPU: it is known without asking the device.
+        asks_teacher: whether any row of the global batch is one; None where this is all of it.
     """
 
     bootstrap: Tensor
+    asks_teacher: bool | None = None
 
     def to(self, device: torch.device) -> "ShortcutDraw":
         """The same choices on another device; `bootstrap` stays on the CPU."""
         moved = super().to(device)
-        return ShortcutDraw(moved.noise, moved.t, moved.d, moved.drop, self.bootstrap)
+        return ShortcutDraw(moved.noise, moved.t, moved.d, moved.drop, self.bootstrap, self.asks_teacher)
 
 
 def bootstrap_target(
@@ -209,6 +211,7 @@ class Shortcut:
             d=d,
             drop=drop,
             bootstrap=bootstrap,
+            asks_teacher=count > 0,
         )
 
     def loss(self, nets: Networks, batch: Batch, draw: Draw) -> Loss:
@@ -224,16 +227,18 @@ class Shortcut:
 
         # 2. bootstrap rows: the target becomes the mean velocity of two half steps
         rows = draw.bootstrap.nonzero().squeeze(1).to(x_t.device, non_blocking=True)
-        if len(rows):
+        if len(rows) if draw.asks_teacher is None else draw.asks_teacher:
+            # a slice without such rows asks for one in vain: processes that share the teacher's weights must all ask
+            asked = rows if len(rows) else rows.new_zeros(1)
             teacher = nets.target if self.bootstrap_teacher == "ema" else nets.student
             if teacher is None:
                 raise ValueError("bootstrap_teacher is 'ema' but no target network was given")
             if draw.drop is None:
                 nets.student.encoded()  # once for all that follows, where the student is its own teacher
-            double = draw.d[rows]
-            predict = self._velocity(self._guide(teacher.rows(rows), double))
-            mean_velocity = bootstrap_target(predict, x_t[rows], draw.t[rows], double, self.steps, self.clip)
-            target = target.index_copy(0, rows, mean_velocity)
+            double = draw.d[asked]
+            predict = self._velocity(self._guide(teacher.rows(asked), double))
+            mean_velocity = bootstrap_target(predict, x_t[asked], draw.t[asked], double, self.steps, self.clip)
+            target = target.index_copy(0, rows, mean_velocity[: len(rows)])
 
         # 3. one forward of the student
         student = nets.student if draw.drop is None else nets.student.drop(draw.drop)
