@@ -69,7 +69,8 @@ class Worker:
 
     def kill(self) -> None:
         """End the process, wherever it is."""
-        self.process.kill()
+        with suppress(ProcessLookupError):  # it has ended, and another thread was told
+            self.process.kill()
         self.process.join()
 
     def _ending(self) -> str:
