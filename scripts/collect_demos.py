@@ -6,10 +6,10 @@ done and how far these are apart. An interrupted collection is taken up again by
 """
 
 import dataclasses
-import sys
 from typing import Any
 
 from hydra_command import command
+from resumable_command import resumable
 from tqdm import tqdm
 
 from shortcut_policy.collection import CollectionConfig, collect, format_report
@@ -22,20 +22,17 @@ def main(values: dict[str, Any]) -> None:
     values["task"] = values["task_name"]
     names = [field.name for field in dataclasses.fields(CollectionConfig)]
     config = from_mapping(CollectionConfig, {name: values[name] for name in names})
-    try:
-        with tqdm(unit="demo", desc="collecting", leave=False, disable=None) as bar:
+    with (
+        resumable(config.output) as raise_lost_interrupt,
+        tqdm(unit="demo", desc="collecting", leave=False, disable=None) as bar,
+    ):
 
-            def show(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+        def show(done: int, total: int) -> None:
+            raise_lost_interrupt()
+            bar.total = total
+            bar.update(done - bar.n)
 
-            report = collect(config, show)
-    except KeyboardInterrupt:
-        print(f"stopped: the same command goes on with {config.output}", file=sys.stderr)
-        sys.exit(130)
-    except ChildProcessError as error:
-        print(f"error: {error}; the same command goes on with {config.output}", file=sys.stderr)
-        sys.exit(1)
+        report = collect(config, show)
     print(format_report(report))
     print(f"\n{config.output}: {len(report.seeds)} demos")
 

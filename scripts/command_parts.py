@@ -2,11 +2,14 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from shortcut_policy.training.interruption import TrainingInterrupted
 
 SCRIPTS = Path(__file__).parent
 
@@ -24,11 +27,20 @@ class Part:
         return f"python scripts/{shlex.join(self.words)}"
 
 
-def run(parts: Sequence[Part]) -> int:
-    """Run commands at the same time, to their ends: the first exit code that is not 0, or 0.
+def run(parts: Sequence[Part], *, whole: str, stage: str) -> None:
+    """Run the commands of a stage at the same time, to their ends.
 
     Small networks gain little from a second core: side by side, two trainings take hardly longer than one. Ctrl-C
     reaches the commands by itself, and they may save what they have.
+
+    Args:
+        parts: the commands.
+        whole: what they are parts of, for messages: "the demo".
+        stage: the name of this part, for messages.
+
+    Raises:
+        TrainingInterrupted: a command was, or Ctrl-C came too late to stop one.
+        SystemExit: a command failed; with its exit code.
     """
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(parts)))} if len(parts) > 1 else {}
     processes = [
@@ -38,12 +50,19 @@ def run(parts: Sequence[Part]) -> int:
         )
         for line, part in enumerate(parts)
     ]
-    codes = []
+    codes: list[int] = []
+    interrupted = False
     for process in processes:
         while True:
             try:
                 codes.append(process.wait())
                 break
             except KeyboardInterrupt:
-                continue
-    return next((code for code in codes if code), 0)
+                interrupted = True
+    code = next((code for code in codes if code), 128 + signal.SIGINT if interrupted else 0)
+    number = -code if code < 0 else code - 128 if code > 128 else 0
+    if number in (signal.SIGINT, signal.SIGTERM):
+        raise TrainingInterrupted(f"{whole} was interrupted: the same command goes on", number)
+    if code:
+        print(f"error: the stage '{stage}' failed (exit code {code}), see above", file=sys.stderr)
+        sys.exit(code if code > 0 else 1)

@@ -6,7 +6,6 @@ the objectives and seeds that it is given, and scripts/collect_results.py gather
 """
 
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -24,7 +23,6 @@ from shortcut_policy.config import from_mapping
 from shortcut_policy.pretrained import find_checkpoint, read_config
 from shortcut_policy.result_tables import objective_table
 from shortcut_policy.results import Result, read_result
-from shortcut_policy.training.interruption import TrainingInterrupted
 
 GROUPS = ("task", "network", "vision", "trainer")
 
@@ -158,13 +156,8 @@ def do(parts: list[Part], title: str) -> None:
     print(f"\n{title}", *(part.command for part in parts), sep="\n      ", flush=True)
     missing = [part for part in parts if not part.product.exists()]
     started = time.perf_counter()
-    code = run(missing) if missing else 0
-    if code:
-        number = -code if code < 0 else code - 128 if code > 128 else 0
-        if number:
-            raise TrainingInterrupted("the comparison was interrupted: the same command goes on", number)
-        print(f"error: {title} failed (exit code {code}), see above", file=sys.stderr)
-        sys.exit(code)
+    if missing:
+        run(missing, whole="the comparison", stage=title)
     print(f"      {f'{time.perf_counter() - started:.0f} s' if missing else 'done before'}", flush=True)
 
 

@@ -5,10 +5,10 @@ installed simulator; the table says for every demo whether its actions, too, sti
 An interrupted conversion is taken up again by the same command.
 """
 
-import sys
 from typing import Any
 
 from hydra_command import command
+from resumable_command import resumable
 from tqdm import tqdm
 
 from shortcut_policy.config import from_mapping
@@ -19,20 +19,17 @@ from shortcut_policy.conversion import ConversionConfig, convert, format_report
 def main(values: dict[str, Any]) -> None:
     """Convert, or go on with what was interrupted."""
     config = from_mapping(ConversionConfig, values)
-    try:
-        with tqdm(unit="step", desc="replaying", leave=False, disable=None) as bar:
+    with (
+        resumable(config.output) as raise_lost_interrupt,
+        tqdm(unit="step", desc="replaying", leave=False, disable=None) as bar,
+    ):
 
-            def show(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+        def show(done: int, total: int) -> None:
+            raise_lost_interrupt()
+            bar.total = total
+            bar.update(done - bar.n)
 
-            report = convert(config, show)
-    except KeyboardInterrupt:
-        print(f"stopped: the same command goes on with {config.output}", file=sys.stderr)
-        sys.exit(130)
-    except ChildProcessError as error:
-        print(f"error: {error}; the same command goes on with {config.output}", file=sys.stderr)
-        sys.exit(1)
+        report = convert(config, show)
     print(format_report(report))
     print(f"\n{config.output}: {sum(demo.written for demo in report.demos)} demos")
 

@@ -4,8 +4,6 @@ Every stage is one of the other commands, shown as it could be typed. What is in
 """
 
 import json
-import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +17,6 @@ from envs.rendering import choose_backend
 from shortcut_policy.config import from_mapping, to_mapping
 from shortcut_policy.report import ReportedRun, Stage, read_runs, write_report
 from shortcut_policy.result_tables import comparison_table
-from shortcut_policy.training.interruption import TrainingInterrupted
 from shortcut_policy.training.run_folder import write_json
 
 SCRIPTS = Path(__file__).parent
@@ -121,10 +118,10 @@ def main(values: dict[str, Any]) -> None:
         missing = [part for part in parts if not part.product.exists()]
         if missing:
             started = time.perf_counter()
-            code = run(missing)
-            record.add(begun[name], time.perf_counter() - started)
-            if code:
-                _stop(name, code)
+            try:
+                run(missing, whole="the demo", stage=name)
+            finally:
+                record.add(begun[name], time.perf_counter() - started)
         else:
             record.add(begun[name], 0.0)
             print("      done before", flush=True)
@@ -134,14 +131,6 @@ def main(values: dict[str, Any]) -> None:
     done = [record.stages[name] for name in stages]
     write_report(report, runs, stages=done, next_commands=config.next_commands, no_videos=why_not)
     print(f"\n{_summary(runs, done)}\n\nOpen {report} in a browser: curves, plots{', videos' if videos else ''}.")
-
-
-def _stop(name: str, code: int) -> None:
-    number = -code if code < 0 else code - 128 if code > 128 else 0
-    if number in (signal.SIGINT, signal.SIGTERM):
-        raise TrainingInterrupted("the demo was interrupted: the same command goes on", number)
-    print(f"error: the stage '{name}' failed (exit code {code}), see above", file=sys.stderr)
-    sys.exit(code if code > 0 else 1)
 
 
 def _summary(runs: Sequence[ReportedRun], stages: Sequence[Stage]) -> str:

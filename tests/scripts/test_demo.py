@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def words_of(folder):
     short = "environment.options.max_steps=8"
     return [
-        *("demonstrations=2", "updates=3", "steps=[1]", "episodes=1", "videos=0", f"folder={folder}"),
+        *("demonstrations=4", "updates=3", "steps=[1]", "episodes=1", "videos=0", f"folder={folder}"),
         f'policies.shortcut=["objective=shortcut_short","{short}"]',
         f'policies.flow_matching=["objective=flow_matching","{short}"]',
     ]
@@ -41,7 +41,7 @@ def test_the_demo_goes_on_after_an_interruption_and_ends_with_a_report(tmp_path,
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT
+    assert process.returncode == 128 + signal.SIGINT, errors
     assert "the same command goes on" in errors.splitlines()[-1]
     interrupted = json.loads((folder / "stages.json").read_text())
     assert [stage["name"] for stage in interrupted] == ["collect demonstrations"]
