@@ -1,4 +1,4 @@
-"""What every worker process does: leave Ctrl-C to its parent, end with it, and say what went wrong."""
+"""What every worker process does: leave signals to its parent, end with it, and say what went wrong."""
 
 import multiprocessing
 import os
@@ -13,8 +13,9 @@ MISTAKES = (ValueError, FileNotFoundError, FileExistsError, ImportError)
 
 
 def become_worker() -> None:
-    """Let the parent decide what Ctrl-C means, which reaches the whole group, and end when it ends, however that is."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Let the parent decide what Ctrl-C, timeout and scancel mean, which reach the whole group; end when it ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

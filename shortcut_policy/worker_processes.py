@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.util import Finalize
 from types import FrameType, ModuleType
 from typing import Any, TypeVar
 
@@ -27,10 +29,11 @@ class WorkerDied(Exception):
 
 
 class Worker:
-    """A spawned process that runs `target(connection, *arguments)`.
+    """A spawned process that runs `target(connection, *arguments)`, and does not survive this object or this process.
 
     Args:
-        target: found by name in a module that does not import torch.
+        target: found by name in a module that does not import torch; what it does first is
+            `envs.worker_process.become_worker`, or the like.
         name: for messages.
     """
 
@@ -41,6 +44,8 @@ class Worker:
         self.process = context.Process(target=target, args=(theirs, *arguments), name=name, daemon=True)
         with _main_module_hidden(), theirs:  # only the worker holds its end: when it dies, the pipe closes
             self.process.start()
+        # at its exit this process sends SIGTERM to its workers, which ignore it, and waits: before that they are killed
+        Finalize(self, _kill, (self.process,), exitpriority=1)
 
     def send(self, request: Any) -> None:
         """Ask; a worker that is dead is noticed when its answer is received."""
@@ -69,8 +74,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process, wherever it is."""
-        with suppress(ProcessLookupError):  # it has ended, and another thread was told
-            self.process.kill()
+        _kill(self.process)
         self.process.join()
 
     def _ending(self) -> str:
@@ -80,6 +84,11 @@ class Worker:
             self.kill()
         code = self.process.exitcode or 0
         return f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
+
+
+def _kill(process: SpawnProcess) -> None:
+    with suppress(ProcessLookupError):  # it has ended, and another thread was told
+        process.kill()
 
 
 def answers(
@@ -140,16 +149,13 @@ def answers(
 
 
 @contextmanager
-def interrupts_deferred(*numbers: signal.Signals) -> Iterator[None]:
-    """Hold Ctrl-C back while a worker is started, until it is registered with whoever will end it.
+def interrupts_deferred() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back while a worker is started, until it is registered with whoever will end it.
 
-    The worker inherits the mask, so that Ctrl-C does not strike it before it can ignore it. The mask is this thread's
-    alone: Ctrl-C may reach another one, hence the handler.
-
-    Args:
-        numbers: signals to hold back instead, all of which the worker will ignore: it never unblocks them.
+    The worker inherits the mask, so that neither strikes it before it can ignore both: it never unblocks them. The
+    mask is this thread's alone: a signal may reach another one, hence the handlers.
     """
-    numbers = numbers or (signal.SIGINT,)
+    numbers = signal.SIGINT, signal.SIGTERM
     resource_tracker.ensure_running()  # each new process would start it, and it ends the deferral when it starts
     came: dict[int, FrameType | None] = {}
     here = threading.current_thread() is threading.main_thread()  # nowhere else are handlers set or called

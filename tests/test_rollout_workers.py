@@ -58,8 +58,10 @@ class Obedient(gymnasium.Env):
             case "sleep":
                 time.sleep(60)
             case "interrupt":
-                blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-                os.kill(os.getpid(), signal.SIGINT)
+                both = {signal.SIGINT, signal.SIGTERM}
+                blocked = both <= signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+                for number in both:
+                    os.kill(os.getpid(), number)
                 self.sum = 1000.0 * blocked
         return self.observe(), self.sum, self.sum > 100, False, {"is_success": self.sum > 50}
 
@@ -252,7 +254,7 @@ def test_interrupts_leave_a_worker_alone_from_its_start_on():
     with RolloutWorkers(Obedient, 1, 1) as workers:
         begin(workers, np.arange(1))
         outcome = order(workers, np.arange(1), r0="interrupt")
-    assert outcome.records["reward"].tolist() == [1000], "SIGINT is blocked until it is ignored"
+    assert outcome.records["reward"].tolist() == [1000], "both signals are blocked until they are ignored"
 
 
 SCRIPT = r"""
@@ -283,11 +285,15 @@ SCRIPT = r"""
 """
 
 
+STOPS = {"Ctrl-C": signal.SIGINT, "SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL}
+
+
 @pytest.mark.parametrize(
     ("stopped", "stage"),
     [
         ("the group by Ctrl-C", "build"),
         ("the group by Ctrl-C", "step"),
+        ("the group by SIGTERM", "step"),
         ("the parent by SIGINT", "step"),
         ("the parent by SIGKILL", "step"),
     ],
@@ -307,15 +313,25 @@ def test_nothing_is_left_of_an_interrupted_evaluation(tmp_path, stopped, stage):
     try:
         for _ in range(2):  # both workers
             assert process.stdout.readline() == "waiting\n"
-        if stopped == "the group by Ctrl-C":
-            os.killpg(process.pid, signal.SIGINT)
-        else:
-            os.kill(process.pid, signal.SIGINT if "SIGINT" in stopped else signal.SIGKILL)
+        number = next(n for word, n in STOPS.items() if stopped.endswith(word))
+        (os.killpg if "the group" in stopped else os.kill)(process.pid, number)
         out, errors = process.communicate(timeout=30)  # returns when no process holds the pipes any more
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == -(signal.SIGKILL if "SIGKILL" in stopped else signal.SIGINT)
+    assert process.returncode == -number
     assert out == ""
-    assert errors.count("Traceback") == (0 if "SIGKILL" in stopped else 1), errors  # workers have nothing to say
+    assert errors.count("Traceback") == (1 if number == signal.SIGINT else 0), errors  # workers have nothing to say
     assert errors.count("KeyboardInterrupt") == errors.count("Traceback"), errors
+
+
+def test_a_process_that_ends_takes_the_workers_along_that_it_never_closed():
+    program = """
+import numpy as np
+from shortcut_policy.realtime.sampling_process import SamplingProcess
+kept = SamplingProcess(lambda: lambda history: history["x"])
+kept({"x": np.zeros(1)})
+"""
+    root = Path(__file__).parents[1]
+    run = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, "")

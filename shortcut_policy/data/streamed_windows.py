@@ -1,6 +1,5 @@
 """Batches of windows whose images are too large for RAM: worker processes read them from the file, ahead of time."""
 
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -193,11 +192,9 @@ class _Readers:
         self._threads = ThreadPoolExecutor(count, "frames")
         self._workers: list[Worker] = []
         self._idle: SimpleQueue[Worker] = SimpleQueue()
-        # before one starts, and with a priority: at its exit this process waits for its workers, and they do not end
-        self._at_exit = Finalize(None, self.close, exitpriority=1)
         name, arrays = f"a process that reads {images.path}", dict(images.arrays)
         try:
-            with interrupts_deferred(signal.SIGINT, signal.SIGTERM):
+            with interrupts_deferred():
                 for _ in range(count):
                     self._workers.append(Worker(serve_frames, images.path, arrays, name=name))
                     self._idle.put(self._workers[-1])
@@ -211,7 +208,6 @@ class _Readers:
 
     def close(self) -> None:
         """End the processes, and with them the threads."""
-        self._at_exit.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)  # no waiting: this may be one of them, freeing memory
         for worker in self._workers:
             worker.kill()  # it holds nothing that needs to be closed

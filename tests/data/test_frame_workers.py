@@ -104,7 +104,7 @@ def test_a_signal_that_came_while_workers_started_is_not_lost():
     came = []
     handler = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     try:
-        with interrupts_deferred(signal.SIGINT, signal.SIGTERM):
+        with interrupts_deferred():
             os.kill(os.getpid(), signal.SIGTERM)
             assert came == []
         deadline = time.monotonic() + 20
@@ -116,7 +116,7 @@ def test_a_signal_that_came_while_workers_started_is_not_lost():
     program = """
 import os, signal
 from shortcut_policy.worker_processes import interrupts_deferred
-with interrupts_deferred(signal.SIGINT, signal.SIGTERM):
+with interrupts_deferred():
     os.kill(os.getpid(), signal.SIGTERM)
     print("deferred", flush=True)
 print("lost")
