@@ -169,8 +169,6 @@ class TinyAutoencoder:
         folder = Path(config.path)
         self.encoder, self.decoder = _tiny_encoder(self.channels), _tiny_decoder(self.channels)
         for module, name in ((self.encoder, "taef2_encoder.pth"), (self.decoder, "taef2_decoder.pth")):
-            if not (folder / name).exists():
-                raise FileNotFoundError(f"autoencoder.path={folder} holds no {name}")
             weights = read_weights(folder / name, "autoencoder.path")
             try:
                 module.load_state_dict({key: value.float() for key, value in weights.items()})

@@ -86,7 +86,8 @@ class InceptionFeatures:
             ) from error
         except (RuntimeError, pickle.UnpicklingError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"features.path={config.path} does not hold Inception's weights ({reason})") from error
+            what = f"features.path={config.path}" if config.path else "what was downloaded to torch's cache"
+            raise ValueError(f"{what} does not hold Inception's weights ({reason}): download them again") from error
         self._network = self._network.to(device).eval()
         self._device = device
 

@@ -37,16 +37,29 @@ class Moments:
         count = torch.tensor([len(rows)], dtype=torch.float64)
         self._sums += torch.cat([count, rows.sum(0), (rows.T @ rows).flatten()])
 
-    def statistics(self, total: Callable[[Tensor], Tensor] = lambda sums: sums) -> Statistics:
-        """Mean and unbiased covariance of all rows.
+    def __add__(self, other: "Moments") -> "Moments":
+        """Those of the rows of both."""
+        both = Moments(self._dim)
+        both._sums = self._sums + other._sums
+        return both
+
+    def over(self, total: Callable[[Tensor], Tensor]) -> "Moments":
+        """Those of the rows of all processes.
 
         Args:
-            total: adds a tensor up over processes.
+            total: adds a tensor up over the processes.
+        """
+        everywhere = Moments(self._dim)
+        everywhere._sums = total(self._sums.clone()).cpu()
+        return everywhere
+
+    def statistics(self) -> Statistics:
+        """Mean and unbiased covariance of all rows.
 
         Raises:
             ValueError: there are fewer than two rows.
         """
-        sums = total(self._sums.clone()).cpu().numpy()
+        sums = self._sums.numpy()
         count, mean = sums[0], sums[1 : 1 + self._dim] / max(sums[0], 1.0)
         if count < 2:
             raise ValueError(f"a covariance needs at least two images, got {int(count)}")

@@ -1,4 +1,4 @@
-"""The Fréchet distance of a generator's samples, shared among processes."""
+"""Statistics of a generator's samples and of real images, the work shared among processes."""
 
 import math
 import time
@@ -11,7 +11,6 @@ import torch
 from image_gen.features import Features
 from image_gen.frechet import Moments, Statistics, frechet_distance
 from image_gen.generator import Generator
-from image_gen.image_data import ImageSet
 from shortcut_policy.training.distributed import Processes
 from shortcut_policy.training.seeding import derive_seed
 
@@ -65,28 +64,48 @@ def sample_statistics(
         moments.add(features(images))
         progress(len(rows))
     rate = torch.tensor(count / seconds if count else 0.0, device=processes.device)
-
-    def total(sums: torch.Tensor) -> torch.Tensor:
-        return processes.sum(sums.to(processes.device))
-
-    return Measurement(moments.statistics(total), float(processes.sum(rate)))
+    return Measurement(_of_all(moments, processes).statistics(), float(processes.sum(rate)))
 
 
-def image_statistics(images: np.ndarray, features: Features, batch_size: int) -> Statistics:
-    """Statistics of real images (N, C, H, W) uint8."""
-    moments = Moments(features.dim)
-    for start in range(0, len(images), batch_size):
-        moments.add(features(torch.from_numpy(images[start : start + batch_size])))
-    return moments.statistics()
+@dataclass(frozen=True)
+class RealImages:
+    """Statistics of all real images, and the distance of some from the rest: what a perfect generator would get."""
+
+    statistics: Statistics
+    floor: float | None
 
 
-def noise_floor(data: ImageSet, features: Features, count: int, batch_size: int, seed: int = 0) -> float | None:
-    """The distance of `count` images of the data, drawn at random, from the rest: what a perfect generator would get.
+def measure_real_images(
+    images: np.ndarray, features: Features, count: int, processes: Processes, *, batch_size: int, seed: int = 0
+) -> RealImages:
+    """Take the statistics of real images, in one pass.
 
-    None where there are no more than 2 count images.
+    Args:
+        images: (N, C, H, W) uint8, the same in all processes.
+        features: on this process's device.
+        count: how many images, drawn at random, make the floor with the others; None is said of it where there are
+            fewer than 2 count.
+        processes: those that share the work.
+        batch_size: images at a time.
+        seed: of that draw.
     """
-    if len(data) < 2 * count:
-        return None
-    order = np.random.default_rng(seed).permutation(len(data))
-    first, rest = (image_statistics(data.images[rows], features, batch_size) for rows in (order[:count], order[count:]))
-    return frechet_distance(first, rest)
+    order = np.random.default_rng(seed).permutation(len(images))
+    parts = np.split(order, [count] if len(images) >= 2 * count else [])
+    measured = [_image_moments(images, rows, features, processes, batch_size) for rows in parts]
+    floor = frechet_distance(*(part.statistics() for part in measured)) if len(measured) == 2 else None
+    return RealImages(sum(measured[1:], measured[0]).statistics(), floor)
+
+
+def _image_moments(
+    images: np.ndarray, rows: np.ndarray, features: Features, processes: Processes, batch_size: int
+) -> Moments:
+    """Moments of some rows of the images; batch b belongs to process b mod count."""
+    moments = Moments(features.dim)
+    for start in range(processes.rank * batch_size, len(rows), processes.count * batch_size):
+        batch = np.sort(rows[start : start + batch_size])  # as they lie in the file, should it be mapped
+        moments.add(features(torch.from_numpy(images[batch])))
+    return _of_all(moments, processes)
+
+
+def _of_all(moments: Moments, processes: Processes) -> Moments:
+    return moments.over(lambda sums: processes.sum(sums.to(processes.device)))

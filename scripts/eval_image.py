@@ -21,7 +21,7 @@ from image_gen.grid import grid_to_text
 from image_gen.image_data import left_out, load_images
 from image_gen.image_results import ImageResult, ImageRow, image_table
 from image_gen.image_sources import DatasetConfig
-from image_gen.measuring import image_statistics, noise_floor, sample_statistics
+from image_gen.measuring import measure_real_images, sample_statistics
 from shortcut_policy.config import from_mapping, to_mapping
 from shortcut_policy.pretrained import find_checkpoint
 from shortcut_policy.provenance import current_command, current_commit, describe_hardware, installed_versions
@@ -85,10 +85,9 @@ def load_reference(config: EvalImageConfig, made: Generator, features: Features,
     data = load_images(dataset, progress=config.progress and processes.is_main)
     if data.skipped and processes.is_main:
         print(left_out(data))
-    statistics = image_statistics(data.images, features, config.batch_size)
-    floor = noise_floor(data, features, config.count, config.batch_size)
+    real = measure_real_images(data.images, features, config.count, processes, batch_size=config.batch_size)
     words = f"the {len(data):,} images of {Path(dataset.path).name if dataset.path else dataset.name}"
-    return Reference(statistics, data.labels, words, floor)
+    return Reference(real.statistics, data.labels, words, real.floor)
 
 
 def draw_labels(reference: Reference, made: Generator, count: int, seed: int) -> np.ndarray:

@@ -185,7 +185,7 @@ def test_a_generator_of_latents_makes_images(kl_folder, tmp_path):
 @pytest.mark.parametrize(
     ("config", "error", "quoted"),
     [
-        (("taef2", "nowhere", 1.0), FileNotFoundError, "nowhere holds no taef2_encoder"),
+        (("taef2", "nowhere", 1.0), FileNotFoundError, "nowhere/taef2_encoder.pth does not exist"),
         (("kl", "/nowhere/at/all", 1.0), FileNotFoundError, "/nowhere/at/all"),
     ],
 )

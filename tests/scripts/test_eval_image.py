@@ -14,12 +14,11 @@ import torch
 from PIL import Image
 
 from image_gen.features import FEATURES
-from image_gen.frechet import frechet_distance
+from image_gen.frechet import Statistics, frechet_distance
 from image_gen.generator import Generator, GeneratorConfig
 from image_gen.grid import grid_to_text, text_to_grid
-from image_gen.image_data import ImageSet
 from image_gen.image_results import image_table, read_image_result
-from image_gen.measuring import image_statistics, noise_floor, sample_statistics
+from image_gen.measuring import measure_real_images, sample_statistics
 from shortcut_policy.config import Component, from_mapping, to_mapping
 from shortcut_policy.plots import SOURCE_KEY
 from shortcut_policy.training.distributed import Processes
@@ -61,33 +60,60 @@ def test_the_statistics_are_those_of_the_samples():
     assert measured.images_per_second > 0
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_several_processes_measure_the_same_images(count):
-    made, labels = small_generator(), np.arange(11) % 3
-    whole = sample_statistics(made, Pixels(), 1, labels, ALONE, batch_size=4)
-    parts = []
+@pytest.fixture
+def recorded():
+    """A function that makes processes whose sums are kept instead of added to the others', and the list of these."""
+    sums = []
 
     class Recorded(Processes):
         def sum(self, values):
-            parts.append(values)
+            if values.ndim:
+                sums.append(values.clone())
             return values
 
+    return lambda rank, count: Recorded(rank, count, torch.device("cpu")), sums
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_processes_measure_the_same_samples(count, recorded):
+    process, sums = recorded
+    made, labels = small_generator(), np.arange(11) % 3
+    whole = sample_statistics(made, Pixels(), 1, labels, ALONE, batch_size=4)
     for rank in range(count):
-        sample_statistics(made, Pixels(), 1, labels, Recorded(rank, count, torch.device("cpu")), batch_size=4)
-    sums = sum(part for part in parts if part.ndim)
-    assert int(sums[0]) == 11
-    np.testing.assert_allclose(sums[1:5] / 11, whole.statistics.mean)
+        sample_statistics(made, Pixels(), 1, labels, process(rank, count), batch_size=4)
+    total = sum(sums)
+    assert int(total[0]) == 11
+    np.testing.assert_allclose(total[1:5] / 11, whole.statistics.mean)
 
 
-def test_the_floor_is_the_distance_of_disjoint_halves():
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_processes_measure_the_same_real_images(count, recorded):
+    process, sums = recorded
     images = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8)).astype(np.uint8)
-    data = ImageSet(images, np.zeros(40, np.int64), 0, "a test")
-    floor = noise_floor(data, Pixels(), 10, batch_size=7)
+    whole = measure_real_images(images, Pixels(), 10, ALONE, batch_size=4)
+    for rank in range(count):
+        measure_real_images(images, Pixels(), 10, process(rank, count), batch_size=4)
+    first, rest = sum(sums[::2]), sum(sums[1::2])
+    assert (int(first[0]), int(rest[0])) == (10, 30)
+    np.testing.assert_allclose((first + rest)[1:5] / 40, whole.statistics.mean)
+
+
+def test_the_floor_is_the_distance_of_disjoint_parts_and_the_statistics_are_of_all():
+    images = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8)).astype(np.uint8)
+    real = measure_real_images(images, Pixels(), 10, ALONE, batch_size=7)
+
+    def gaussian(rows):
+        features = Pixels()(torch.from_numpy(images[rows])).double().numpy()
+        return Statistics(features.mean(0), np.cov(features, rowvar=False))
+
     order = np.random.default_rng(0).permutation(40)
-    first, rest = (image_statistics(images[rows], Pixels(), 100) for rows in (order[:10], order[10:]))
-    assert floor == pytest.approx(frechet_distance(first, rest))
-    assert floor > 0
-    assert noise_floor(data, Pixels(), 21, batch_size=7) is None
+    assert real.floor == pytest.approx(frechet_distance(gaussian(order[:10]), gaussian(order[10:])))
+    assert real.floor > 0
+    np.testing.assert_allclose(real.statistics.mean, gaussian(order).mean)
+    np.testing.assert_allclose(real.statistics.covariance, gaussian(order).covariance)
+    without = measure_real_images(images, Pixels(), 21, ALONE, batch_size=7)
+    assert without.floor is None
+    np.testing.assert_allclose(without.statistics.covariance, real.statistics.covariance)
 
 
 @pytest.fixture

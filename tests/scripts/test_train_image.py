@@ -124,7 +124,7 @@ def test_latents_are_trained_on_and_become_pictures(tmp_path, run_command, real_
         (["dataset.source=digit"], "digits, parquet, folder, huggingface, got 'digit'"),
         (["dataset=mnist", "dataset.path=nowhere"], "dataset.path=nowhere"),
         (["dataset.limit=0"], "0"),
-        (["autoencoder=taef2", "autoencoder.path=nowhere"], "nowhere holds no taef2_encoder.pth"),
+        (["autoencoder=taef2", "autoencoder.path=nowhere"], "nowhere/taef2_encoder.pth does not exist"),
         (["network.heads=3"], "heads=3"),
         (["+network.layers=3"], "layers"),
         (["network=unet_tiny"], "'unet1d'"),
