@@ -128,12 +128,17 @@ def describe_training(checkpoints: list[Path], policies: list[Policy]) -> Traini
         command=records[0]["command"],
         commit=records[0]["commit"],
         hardware=records[0]["hardware"],
-        options={"trainer": trainers[0], **_training_options(policies[0])},
+        options={"trainer": trainers[0], **_symmetries(records[0]), **_training_options(policies[0])},
         evaluations_per_row=round(
             evaluations_per_row(policies[0].objective, trainers[0]["steps"], trainers[0]["batch_size"]), 3
         ),
         held_out=mean_figures([last_held_out(path, p["step"]) for path, p in zip(checkpoints, progress, strict=True)]),
     )
+
+
+def _symmetries(record: Mapping[str, Any]) -> dict[str, str]:
+    names = record.get("symmetries")  # of a training before there were any: None
+    return {"symmetries": ", ".join(names)} if names else {}
 
 
 def _training_options(policy: Policy) -> dict[str, Any]:

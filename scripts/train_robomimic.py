@@ -59,7 +59,7 @@ def robomimic_data(values: Mapping[str, Any]) -> DataConfig:
     """The task's data as robomimic reads them: `actions` (deltas, where the task takes poses), and no own hold-out.
 
     Raises:
-        ValueError: an observation of the task is not one of the file as it stands there.
+        ValueError: an observation of the task is not one of the file as it stands there, or symmetries are asked for.
     """
     codec = dict(values.get("action_codec", {}))
     if codec.get("representation") == "absolute_pose":
@@ -70,6 +70,8 @@ def robomimic_data(values: Mapping[str, Any]) -> DataConfig:
         raise ValueError(
             f"data.format={config.format} is not what robomimic reads: choose data of data.format=robomimic"
         )
+    if config.symmetries:
+        raise ValueError("data.symmetries cannot be used: robomimic reads the file as it stands")
     for key, source in config.observations.items():
         plain = source.columns is None and source.transform == "none"
         if not plain or observation_array(source.named(key)) != f"obs/{key}":

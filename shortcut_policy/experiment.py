@@ -20,6 +20,7 @@ from shortcut_policy.data.episodes import Episodes
 from shortcut_policy.data.robomimic_hdf5 import read_robomimic
 from shortcut_policy.data.stored_images import StoredImages, find_images
 from shortcut_policy.data.streamed_windows import StreamedWindows
+from shortcut_policy.data.symmetry import with_mirrored
 from shortcut_policy.data.windows import make_windows
 from shortcut_policy.data.zarr_replay import read_zarr
 from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, ExperimentConfig
@@ -68,15 +69,18 @@ def read_demonstrations(config: DataConfig) -> Demonstrations:
     env_args = read_env_args(config.path) if config.format == "robomimic" else None
     images = None if config.image_workers is None else _find_images(config)
     if images is not None:
+        if config.symmetries:
+            raise ValueError("data.symmetries cannot map images: leave them out, or the observations that are images")
         numbers = {key: source for key, source in config.observations.items() if key not in images.arrays}
         config = replace(config, observations=numbers)
     episodes = _read_episodes(config, config.filter_key)
     check_codec(env_args, config.action.array, config.action_codec.representation, episodes.actions, config.path)
-    episodes = episodes.encoded(config.action_codec)
     if config.valid_filter_key:
-        training, held_out = episodes, _read_episodes(config, config.valid_filter_key).encoded(config.action_codec)
+        training, held_out = episodes, _read_episodes(config, config.valid_filter_key)
     else:
         training, held_out = episodes.split(config.valid_fraction, config.split_seed)
+    training = with_mirrored(training, config.symmetries).encoded(config.action_codec)
+    held_out = None if held_out is None else held_out.encoded(config.action_codec)
     return Demonstrations(training, held_out, env_args, images)
 
 
@@ -217,6 +221,7 @@ def _make_trainer(config: ExperimentConfig, data: Demonstrations, processes: Pro
                 "commit": current_commit(),
                 "hardware": describe_hardware(processes.device),
                 "trainer": to_mapping(config.trainer),
+                "symmetries": [symmetry.name for symmetry in config.data.symmetries],
             },
         },
     ).to(processes.device)

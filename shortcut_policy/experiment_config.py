@@ -8,6 +8,7 @@ from shortcut_policy.config import Component
 from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.array_source import ArraySource
 from shortcut_policy.data.normalizer import Normalization
+from shortcut_policy.data.symmetry import Symmetry
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.vision_config import VisionConfig
 
@@ -27,6 +28,7 @@ class DataConfig:
         valid_fraction: share of the episodes held out, in [0, 1).
         split_seed: of the choice of these episodes, the same for all training seeds.
         pad_after: how many actions of a window may lie beyond the episode's end; null: all but one.
+        symmetries: of the task; what each makes of the demonstrations is trained on as well, and not held out.
         image_workers: processes that read the images from the file as they are needed (robomimic's format only), 0 for
             reading in the training's own; null: all images are held on the device.
     """
@@ -41,6 +43,7 @@ class DataConfig:
     valid_fraction: float = 0.02
     split_seed: int = 0
     pad_after: int | None = None
+    symmetries: tuple[Symmetry, ...] = ()
     image_workers: int | None = None
 
     def __post_init__(self) -> None:
