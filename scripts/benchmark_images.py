@@ -5,7 +5,6 @@
 Everything is timed in turns, so that a noisy machine is noisy for all. Random images: the cost depends on shapes alone.
 """
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from image_gen.generator import Generator, GeneratorConfig
 from image_gen.image_data import ImageBatches, ImageSet
-from shortcut_policy.config import Component, from_mapping
+from image_gen.image_speed import ImageSpeed, image_speed_table
+from shortcut_policy.config import Component, from_mapping, to_mapping
 from shortcut_policy.core.network import BoundNetwork
 from shortcut_policy.core.objectives.base import Batch
 from shortcut_policy.core.objectives.shortcut import ShortcutDraw
@@ -28,6 +28,7 @@ from shortcut_policy.provenance import current_command, current_commit, describe
 from shortcut_policy.training.config import TrainerConfig
 from shortcut_policy.training.distributed import join_processes
 from shortcut_policy.training.loop import Trainer
+from shortcut_policy.training.run_folder import write_json
 
 
 @dataclass(frozen=True)
@@ -175,44 +176,37 @@ def main(values: dict[str, Any]) -> None:
         for steps in config.steps:
             parts[f"sample in {steps}"] = lambda steps=steps: bench.sample(steps, config.count)
         milliseconds = time_in_turns(parts, config.repeats, device)
-        hardware = describe_hardware(device)
 
-    ratio = milliseconds["shortcut update"] / milliseconds["forward + backward"]
     peak = config.peak_tflops or product_flops / milliseconds["matrix product"] / 1e9
-    used = flops / milliseconds["shortcut update"] / 1e9 / peak
-    speed = {steps: 1e3 * config.count / milliseconds[f"sample in {steps}"] for steps in config.steps}
-    print(f"{config.network.options}, batch {config.trainer.batch_size}, {config.trainer.precision}, {hardware}")
-    for name, value in milliseconds.items():
-        print(f"  {name:24s} {value:9.2f} ms")
-    print(f"  shortcut update / bare forward + backward = {ratio:.3f}")
-    words = "as given" if config.peak_tflops else "of a large matrix product"
-    print(f"  model FLOP utilisation {used:.1%} of {peak:.3g} TFLOP/s ({words})")
-    print("  images/s: " + ", ".join(f"{value:,.0f} in {steps}" for steps, value in speed.items()) + " steps")
+    speed = {str(steps): round(1e3 * config.count / milliseconds[f"sample in {steps}"], 1) for steps in config.steps}
+    result = ImageSpeed(
+        name=Path(config.result).stem if config.result else "images",
+        network=config.network,
+        objective=config.objective,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        batch_size=config.trainer.batch_size,
+        precision=config.trainer.precision,
+        compile=config.trainer.compile,
+        images=(config.channels, config.size, config.size),
+        count=config.count,
+        repeats=config.repeats,
+        milliseconds_p50={name: round(value, 3) for name, value in milliseconds.items()},
+        ratio=round(milliseconds["shortcut update"] / milliseconds["forward + backward"], 4),
+        flops_per_update=flops,
+        peak_tflops=round(peak, 4),
+        peak="as given" if config.peak_tflops else "of a large matrix product",
+        utilisation=round(flops / milliseconds["shortcut update"] / 1e9 / peak, 4),
+        images_per_second=speed,
+        command=current_command(),
+        commit=current_commit(),
+        hardware=describe_hardware(device),
+        versions=installed_versions(),
+    )
+    print(image_speed_table([result]))
     if config.result:
-        document = {
-            "name": Path(config.result).stem,
-            "command": current_command(),
-            "commit": current_commit(),
-            "hardware": hardware,
-            "versions": installed_versions(),
-            "repeats": config.repeats,
-            "batch_size": config.trainer.batch_size,
-            "precision": config.trainer.precision,
-            "compile": config.trainer.compile,
-            "objective": {"name": config.objective.name, **config.objective.options},
-            "network": {"name": config.network.name, **config.network.options},
-            "count": config.count,
-            "images": [config.channels, config.size, config.size],
-            "milliseconds_p50": {name: round(value, 3) for name, value in milliseconds.items()},
-            "ratio": round(ratio, 4),
-            "flops_per_update": flops,
-            "peak_tflops": round(peak, 4),
-            "peak": words,
-            "utilisation": round(used, 4),
-            "images_per_second": {str(steps): round(value, 1) for steps, value in speed.items()},
-        }
-        Path(config.result).parent.mkdir(parents=True, exist_ok=True)
-        Path(config.result).write_text(json.dumps(document, indent=1) + "\n")
+        target = Path(config.result)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_json(target, to_mapping(result))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ A table stands between `<!-- result: NAME -->` and `<!-- end -->`, several resul
 `<!-- comparison FIGURE: NAME NAME ... -->` and `<!-- end -->`; their pictures are docs/figures/NAME.png and FIGURE.png.
 The other blocks end alike: `objectives FIGURE: NAME NAME ...` for objectives with one budget, with cost and commands,
 `recipe FIGURE: NAME NAME ...` for variants of one training, `mixture FIGURE: NAME NAME ...` for objectives on the
-mixture of Gaussians, `images FIGURE: NAME NAME ...` for generators, `latency: NAME` for scores against latency,
-`speed: NAME` for latencies, `loop: NAME` for control loops, `experts: NAME`, and `file: PATH` for examples.
+mixture of Gaussians, `images FIGURE: NAME NAME ...` for generators, `image_speed: NAME NAME ...` for their speed,
+`latency: NAME` for scores against latency, `speed: NAME` for latencies, `loop: NAME` for control loops,
+`experts: NAME`, and `file: PATH` for examples.
 """
 
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from image_gen.grid import text_to_grid
 from image_gen.image_results import image_table, read_image_result
+from image_gen.image_speed import image_speed_table, read_image_speed
 from shortcut_policy.expert_results import expert_table, read_expert_results
 from shortcut_policy.latency_results import latency_table, read_latency_result
 from shortcut_policy.loop_results import loop_table, read_loop_result
@@ -36,7 +38,7 @@ from shortcut_policy.speed_results import read_speed_result, speed_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-KINDS = "result|comparison|objectives|recipe|mixture|images|latency|speed|loop|experts|file"
+KINDS = "result|comparison|objectives|recipe|mixture|images|image_speed|latency|speed|loop|experts|file"
 BLOCK = re.compile(
     rf"(?P<head><!-- (?P<kind>{KINDS})(?: (?P<figure>\S+))?: (?P<names>[^>]+) -->\n).*?(?P<foot><!-- end -->)",
     re.DOTALL,
@@ -113,6 +115,8 @@ def render(page: str, root: Path = ROOT, figures: str = "docs/figures") -> str:
         elif block["kind"] == "loop":
             (source,) = sources_of(block, root)
             body = loop_table(read_loop_result(source))
+        elif block["kind"] == "image_speed":
+            body = image_speed_table([read_image_speed(source) for source in sources_of(block, root)])
         elif block["kind"] == "experts":
             (source,) = sources_of(block, root)
             body = expert_table(read_expert_results(source).rows)
@@ -134,7 +138,7 @@ def main() -> None:
     for page in PAGES:
         text = render(page.read_text(), figures=figures_from(page))
         for block in BLOCK.finditer(text):
-            if block["kind"] not in ("experts", "file", "loop", "speed"):
+            if block["kind"] not in ("experts", "file", "image_speed", "loop", "speed"):
                 (ROOT / "docs" / "figures" / f"{figure_of(block)}.png").write_bytes(picture_of(block))
         page.write_text(text)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from image_gen.image_speed import image_speed_table, read_image_speed
 from shortcut_policy import Policy
 from shortcut_policy.plots import SOURCE_KEY, sources_text
 from shortcut_policy.results import read_result, write_result
@@ -48,6 +49,7 @@ def test_the_benchmark_of_images_prints_and_writes_the_parts(tmp_path, run_comma
     code, out, errors = run_command("benchmark_images", *words)
     assert code == 0, errors
     document = json.loads(target.read_text())
+    assert image_speed_table([read_image_speed(target)]) in out
     parts = document["milliseconds_p50"]
     assert document["ratio"] == pytest.approx(parts["shortcut update"] / parts["forward + backward"], rel=1e-2)
     assert document["images_per_second"].keys() == {"1", "2"}
@@ -55,7 +57,7 @@ def test_the_benchmark_of_images_prints_and_writes_the_parts(tmp_path, run_comma
     assert document["utilisation"] == pytest.approx(
         document["flops_per_update"] / parts["shortcut update"] / 1e9 / 0.5, abs=1e-4
     )
-    assert "(as given)" in out
+    assert "0.5 TFLOP/s, as given)" in out
     for wrong in (
         words,
         ("repeats=0",),
