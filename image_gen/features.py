@@ -84,10 +84,12 @@ class InceptionFeatures:
                 f"Inception's weights cannot be downloaded ({error}): say features.path=... where they are, or take "
                 "features=mnist_lenet or features=cifar10_resnet56"
             ) from error
-        except (RuntimeError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
-            what = f"features.path={config.path}" if config.path else "what was downloaded to torch's cache"
-            raise ValueError(f"{what} does not hold Inception's weights ({reason}): download them again") from error
+        except (RuntimeError, pickle.UnpicklingError, EOFError, IndexError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            remedy = f"features.path={config.path} ({reason}): give another file"
+            if not config.path:
+                remedy = f"what was downloaded to {torch.hub.get_dir()}/checkpoints ({reason}): remove it there"
+            raise ValueError(f"Inception's weights are not in {remedy}") from error
         self._network = self._network.to(device).eval()
         self._device = device
 

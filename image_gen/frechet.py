@@ -43,14 +43,14 @@ class Moments:
         both._sums = self._sums + other._sums
         return both
 
-    def over(self, total: Callable[[Tensor], Tensor]) -> "Moments":
+    def summed(self, total: Callable[[Tensor], Tensor], device: torch.device) -> "Moments":
         """Those of the rows of all processes.
 
         Args:
-            total: adds a tensor up over the processes.
+            total: adds a tensor on `device` up over the processes.
         """
         everywhere = Moments(self._dim)
-        everywhere._sums = total(self._sums.clone()).cpu()
+        everywhere._sums = total(self._sums.to(device, copy=True)).cpu()
         return everywhere
 
     def statistics(self) -> Statistics:

@@ -64,11 +64,11 @@ def sample_statistics(
         moments.add(features(images))
         progress(len(rows))
     rate = torch.tensor(count / seconds if count else 0.0, device=processes.device)
-    return Measurement(_of_all(moments, processes).statistics(), float(processes.sum(rate)))
+    return Measurement(moments.summed(processes.sum, processes.device).statistics(), float(processes.sum(rate)))
 
 
 @dataclass(frozen=True)
-class RealImages:
+class RealStatistics:
     """Statistics of all real images, and the distance of some from the rest: what a perfect generator would get."""
 
     statistics: Statistics
@@ -77,7 +77,7 @@ class RealImages:
 
 def measure_real_images(
     images: np.ndarray, features: Features, count: int, processes: Processes, *, batch_size: int, seed: int = 0
-) -> RealImages:
+) -> RealStatistics:
     """Take the statistics of real images, in one pass.
 
     Args:
@@ -93,7 +93,7 @@ def measure_real_images(
     parts = np.split(order, [count] if len(images) >= 2 * count else [])
     measured = [_image_moments(images, rows, features, processes, batch_size) for rows in parts]
     floor = frechet_distance(*(part.statistics() for part in measured)) if len(measured) == 2 else None
-    return RealImages(sum(measured[1:], measured[0]).statistics(), floor)
+    return RealStatistics(sum(measured[1:], measured[0]).statistics(), floor)
 
 
 def _image_moments(
@@ -102,10 +102,5 @@ def _image_moments(
     """Moments of some rows of the images; batch b belongs to process b mod count."""
     moments = Moments(features.dim)
     for start in range(processes.rank * batch_size, len(rows), processes.count * batch_size):
-        batch = np.sort(rows[start : start + batch_size])  # as they lie in the file, should it be mapped
-        moments.add(features(torch.from_numpy(images[batch])))
-    return _of_all(moments, processes)
-
-
-def _of_all(moments: Moments, processes: Processes) -> Moments:
-    return moments.over(lambda sums: processes.sum(sums.to(processes.device)))
+        moments.add(features(torch.from_numpy(images[rows[start : start + batch_size]])))
+    return moments.summed(processes.sum, processes.device)

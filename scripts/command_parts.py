@@ -39,7 +39,7 @@ def run(parts: Sequence[Part], *, whole: str, stage: str) -> None:
         stage: the name of this part, for messages.
 
     Raises:
-        TrainingInterrupted: a command was, or Ctrl-C came too late to stop one.
+        TrainingInterrupted: Ctrl-C came, whatever it did to the commands, or one ended by a signal.
         SystemExit: a command failed; with its exit code.
     """
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(parts)))} if len(parts) > 1 else {}
@@ -59,10 +59,13 @@ def run(parts: Sequence[Part], *, whole: str, stage: str) -> None:
                 break
             except KeyboardInterrupt:
                 interrupted = True
-    code = next((code for code in codes if code), 128 + signal.SIGINT if interrupted else 0)
+    code = next((code for code in codes if code), 0)
     number = -code if code < 0 else code - 128 if code > 128 else 0
-    if number in (signal.SIGINT, signal.SIGTERM):
-        raise TrainingInterrupted(f"{whole} was interrupted: the same command goes on", number)
+    if interrupted or number in (signal.SIGINT, signal.SIGTERM):
+        raise TrainingInterrupted(f"{whole} was interrupted: the same command goes on", number or signal.SIGINT)
+    if number:
+        reason = f"the stage '{stage}' was ended by signal {number}, {signal.strsignal(number)}"
+        raise TrainingInterrupted(f"error: {reason}: the same command goes on with {whole}", number)
     if code:
         print(f"error: the stage '{stage}' failed (exit code {code}), see above", file=sys.stderr)
-        sys.exit(code if code > 0 else 1)
+        sys.exit(code)

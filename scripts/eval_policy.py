@@ -109,10 +109,12 @@ def describe_training(checkpoints: list[Path], policies: list[Policy]) -> Traini
     records = [dict(policy.config.metadata["training"]) for policy in policies]
     trainers = [dict(record["trainer"]) for record in records]
     seeds = tuple(trainer.pop("seed") for trainer in trainers)
-    for policy, trainer in zip(policies, trainers, strict=True):
+    for policy, trainer, record in zip(policies, trainers, records, strict=True):
         differing = [name for name in trainer if trainer[name] != trainers[0][name] and name not in OUTWARD]
         if replace(policy.config, metadata=policies[0].config.metadata) != policies[0].config:
             differing.append("the policy's configuration")
+        if _symmetries(record) != _symmetries(records[0]):
+            differing.append("data.symmetries")
         if differing:
             raise ValueError(
                 f"the checkpoints {', '.join(map(str, checkpoints))} were not trained alike: {differing[0]} differs"

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from shortcut_policy.training.interruption import TrainingInterrupted
+
 
 @contextmanager
 def resumable(output: str) -> Iterator[Callable[[], None]]:
-    """Let Ctrl-C (exit code 130) and the death of a worker (1) end the command with a sentence that says how to go on.
+    """Let Ctrl-C and the death of a worker (exit code 1) end the command with a sentence that says how to go on.
 
     That Ctrl-C came is remembered, because KeyboardInterrupt can get lost: h5py makes a TypeError of one that strikes
     while it converts a string, and Python drops one that strikes in the callback of a weak reference.
@@ -19,6 +21,9 @@ def resumable(output: str) -> Iterator[Callable[[], None]]:
 
     Yields:
         A function to be called now and then: it raises the KeyboardInterrupt that got lost.
+
+    Raises:
+        TrainingInterrupted: Ctrl-C came.
     """
     before = signal.getsignal(signal.SIGINT)
     interrupted = False
@@ -38,17 +43,12 @@ def resumable(output: str) -> Iterator[Callable[[], None]]:
     try:
         yield raise_lost
     except ChildProcessError as error:
-        _leave(1, f"error: {error}; the same command goes on with {output}")
-    except KeyboardInterrupt:
-        _leave(128 + signal.SIGINT, f"stopped: the same command goes on with {output}")
-    except Exception:
-        if not interrupted:
+        print(f"error: {error}; the same command goes on with {output}", file=sys.stderr)
+        sys.exit(1)
+    except (KeyboardInterrupt, Exception) as error:
+        if not (interrupted or isinstance(error, KeyboardInterrupt)):
             raise
-        _leave(128 + signal.SIGINT, f"stopped: the same command goes on with {output}")
+        message = f"stopped: the same command goes on with {output}"
+        raise TrainingInterrupted(message, signal.SIGINT) from error
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _leave(code: int, message: str) -> None:
-    print(message, file=sys.stderr)
-    sys.exit(code)

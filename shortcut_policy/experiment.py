@@ -20,7 +20,7 @@ from shortcut_policy.data.episodes import Episodes
 from shortcut_policy.data.robomimic_hdf5 import read_robomimic
 from shortcut_policy.data.stored_images import StoredImages, find_images
 from shortcut_policy.data.streamed_windows import StreamedWindows
-from shortcut_policy.data.symmetry import with_mirrored
+from shortcut_policy.data.symmetry import with_symmetric_copies
 from shortcut_policy.data.windows import make_windows
 from shortcut_policy.data.zarr_replay import read_zarr
 from shortcut_policy.experiment_config import DataConfig, EnvironmentConfig, ExperimentConfig
@@ -70,7 +70,7 @@ def read_demonstrations(config: DataConfig) -> Demonstrations:
     images = None if config.image_workers is None else _find_images(config)
     if images is not None:
         if config.symmetries:
-            raise ValueError("data.symmetries cannot map images: leave them out, or the observations that are images")
+            raise ValueError("data.symmetries cannot map images: leave it empty, or the observations that are images")
         numbers = {key: source for key, source in config.observations.items() if key not in images.arrays}
         config = replace(config, observations=numbers)
     episodes = _read_episodes(config, config.filter_key)
@@ -79,7 +79,7 @@ def read_demonstrations(config: DataConfig) -> Demonstrations:
         training, held_out = episodes, _read_episodes(config, config.valid_filter_key)
     else:
         training, held_out = episodes.split(config.valid_fraction, config.split_seed)
-    training = with_mirrored(training, config.symmetries).encoded(config.action_codec)
+    training = with_symmetric_copies(training, config.symmetries).encoded(config.action_codec)
     held_out = None if held_out is None else held_out.encoded(config.action_codec)
     return Demonstrations(training, held_out, env_args, images)
 

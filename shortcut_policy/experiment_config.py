@@ -28,7 +28,8 @@ class DataConfig:
         valid_fraction: share of the episodes held out, in [0, 1).
         split_seed: of the choice of these episodes, the same for all training seeds.
         pad_after: how many actions of a window may lie beyond the episode's end; null: all but one.
-        symmetries: of the task; what each makes of the demonstrations is trained on as well, and not held out.
+        symmetries: of the task; what each makes of the demonstrations is trained on as well, and not held out. Two
+            mirrors are three symmetries: their product is one, too.
         image_workers: processes that read the images from the file as they are needed (robomimic's format only), 0 for
             reading in the training's own; null: all images are held on the device.
     """

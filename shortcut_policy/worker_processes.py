@@ -152,8 +152,8 @@ def answers(
 def interrupts_deferred() -> Iterator[None]:
     """Hold SIGINT and SIGTERM back while a worker is started, until it is registered with whoever will end it.
 
-    The worker inherits the mask, so that neither strikes it before it can ignore both: it never unblocks them. The
-    mask is this thread's alone: a signal may reach another one, hence the handlers.
+    The worker inherits the mask, so that neither strikes it before it can ignore both. The mask is this thread's
+    alone: a signal may reach another one, hence the handlers.
     """
     numbers = signal.SIGINT, signal.SIGTERM
     resource_tracker.ensure_running()  # each new process would start it, and it ends the deferral when it starts

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from shortcut_policy.config import Component
 from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.array_source import ArraySource
+from shortcut_policy.data.symmetry import AffineMap, Symmetry
 from shortcut_policy.experiment import make_environment, read_demonstrations, recorded_environment, train
 from shortcut_policy.experiment_config import (
     DataConfig,
@@ -199,6 +200,12 @@ def test_images_that_stay_in_the_file_are_left_there(seen_lift):
     assert data.stored_images.shapes == {"agentview_image": (12, 12, 3)}
     assert read_demonstrations(data_config(seen_lift, **SEEN)).stored_images is None
     assert read_demonstrations(data_config(seen_lift, image_workers=2)).stored_images is None, "there are none"
+
+
+def test_images_in_the_file_have_no_symmetry(seen_lift):
+    mirror = Symmetry("mirror", {"robot0_eef_pos": AffineMap(((1.0,),))}, AffineMap(((1.0,),)))
+    with pytest.raises(ValueError, match=r"data\.symmetries cannot map images: leave it empty"):
+        read_demonstrations(data_config(seen_lift, **SEEN, image_workers=2, symmetries=(mirror,)))
 
 
 @pytest.mark.parametrize(

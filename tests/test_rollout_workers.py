@@ -17,6 +17,7 @@ from gymnasium.spaces import Box, Dict
 from envs.hosting import EnvironmentHost
 from shortcut_policy import rollout_workers
 from shortcut_policy.rollout_workers import RolloutWorkers
+from shortcut_policy.worker_processes import Worker
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -24,7 +25,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 class Obedient(gymnasium.Env):
     """The first entry of an action says what happens, a name of `ORDERS`; the second one adds to the observation."""
 
-    ORDERS = ("nothing", "kill", "exit", "leave", "raise", "refuse", "sleep", "interrupt")
+    ORDERS = ("nothing", "kill", "exit", "leave", "raise", "refuse", "sleep", "interrupt", "start a process")
 
     def __init__(self, folder=None, meet=0):
         self.folder = folder
@@ -58,11 +59,13 @@ class Obedient(gymnasium.Env):
             case "sleep":
                 time.sleep(60)
             case "interrupt":
-                both = {signal.SIGINT, signal.SIGTERM}
-                blocked = both <= signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
-                for number in both:
+                for number in (signal.SIGINT, signal.SIGTERM):
                     os.kill(os.getpid(), number)
-                self.sum = 1000.0 * blocked
+                self.sum = 1000.0
+            case "start a process":
+                child = subprocess.Popen(["sleep", "60"])
+                child.terminate()
+                self.sum = 1000.0 * (child.wait(30) == -signal.SIGTERM)
         return self.observe(), self.sum, self.sum > 100, False, {"is_success": self.sum > 50}
 
     def fail_for_a_reason(self):
@@ -250,11 +253,26 @@ def test_after_an_error_nobody_waits_for_the_workers(monkeypatch):
     assert time.monotonic() - started < 30
 
 
-def test_interrupts_leave_a_worker_alone_from_its_start_on():
+def test_signals_leave_a_worker_alone_from_its_start_on(monkeypatch):
+    starting = Worker.__init__
+
+    def start_and_interrupt(worker, *arguments, **options):
+        starting(worker, *arguments, **options)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker.process.pid, number)  # before it can have done anything
+
+    monkeypatch.setattr(Worker, "__init__", start_and_interrupt)
     with RolloutWorkers(Obedient, 1, 1) as workers:
         begin(workers, np.arange(1))
         outcome = order(workers, np.arange(1), r0="interrupt")
-    assert outcome.records["reward"].tolist() == [1000], "both signals are blocked until they are ignored"
+    assert outcome.records["reward"].tolist() == [1000]
+
+
+def test_what_an_environment_starts_hears_signals():
+    with RolloutWorkers(Obedient, 1, 1) as workers:
+        begin(workers, np.arange(1))
+        outcome = order(workers, np.arange(1), r0="start a process")
+    assert outcome.records["reward"].tolist() == [1000]
 
 
 SCRIPT = r"""

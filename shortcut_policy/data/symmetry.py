@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shortcut_policy.data.action_codec import ActionCodec
 from shortcut_policy.data.episodes import Episodes
 
-__all__ = ["AffineMap", "Symmetry", "with_mirrored"]
+__all__ = ["AffineMap", "Symmetry", "with_symmetric_copies"]
 
 
 @dataclass(frozen=True)
@@ -65,19 +66,25 @@ class Symmetry:
     action: AffineMap
 
     def __call__(self, episodes: Episodes) -> Episodes:
-        """The demonstrations as this symmetry shows them; their actions must stand as they were stored.
+        """The demonstrations as this symmetry shows them.
 
         Raises:
-            ValueError: an observation has no map, a map no observation, or the widths differ.
+            ValueError: an observation is an image or has no map, a map has no observation, widths differ, or the
+                actions are encoded.
         """
-        for key in episodes.observations.keys() ^ self.observations.keys():
+        if episodes.action_codec != ActionCodec():
+            raise ValueError(f"the symmetry {self.name!r} maps actions as they are stored, not {episodes.action_codec}")
+        for key in episodes.image_shapes:
+            raise ValueError(
+                f"the symmetry {self.name!r} cannot map images such as {key!r}: leave the symmetry out, or the "
+                "observations that are images"
+            )
+        for key in sorted(episodes.observations.keys() ^ self.observations.keys()):
             there = "maps" if key in self.observations else "does not map"
             raise ValueError(
                 f"the symmetry {self.name!r} {there} {key!r}: it must map the observations that are read, which are "
                 f"{', '.join(episodes.observations)}"
             )
-        for key in episodes.image_shapes:
-            raise ValueError(f"the symmetry {self.name!r} maps {key!r}, which are images: only numbers can be mapped")
         mapped = {key: self._map(key, self.observations[key], values) for key, values in episodes.observations.items()}
         actions = self._map("the action", self.action, episodes.actions)
         return dataclasses.replace(episodes, observations=mapped, actions=actions)
@@ -89,8 +96,8 @@ class Symmetry:
             raise ValueError(f"the symmetry {self.name!r}, {name}: {error}") from None
 
 
-def with_mirrored(episodes: Episodes, symmetries: Sequence[Symmetry]) -> Episodes:
-    """The demonstrations, and behind them what each symmetry makes of all of them.
+def with_symmetric_copies(episodes: Episodes, symmetries: Sequence[Symmetry]) -> Episodes:
+    """The demonstrations, and behind them what each symmetry makes of them: products of symmetries are not formed.
 
     Raises:
         ValueError: a symmetry does not fit the data.

@@ -9,7 +9,7 @@ import yaml
 from shortcut_policy.config import from_mapping
 from shortcut_policy.data.array_source import ArraySource
 from shortcut_policy.data.episodes import Episodes
-from shortcut_policy.data.symmetry import AffineMap, Symmetry, with_mirrored
+from shortcut_policy.data.symmetry import AffineMap, Symmetry, with_symmetric_copies
 from shortcut_policy.data.zarr_replay import read_zarr
 from shortcut_policy.experiment import read_demonstrations
 from shortcut_policy.experiment_config import DataConfig
@@ -25,7 +25,7 @@ def episodes(**changes):
 
 
 def test_copies_are_mapped_and_follow_the_originals():
-    both = with_mirrored(episodes(names=("a", "b")), [Symmetry("turn", {"position": TURN}, FLIP)])
+    both = with_symmetric_copies(episodes(names=("a", "b")), [Symmetry("turn", {"position": TURN}, FLIP)])
     assert both.episode_ends.tolist() == [2, 5, 7, 10]
     assert both.names == ("a", "b", "a, turn", "b, turn")
     assert both.observations["position"][:5].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
@@ -36,9 +36,9 @@ def test_copies_are_mapped_and_follow_the_originals():
 
 def test_each_symmetry_makes_a_copy_and_none_makes_none():
     flip = Symmetry("flip", {"position": TURN}, FLIP)
-    assert with_mirrored(episodes(), [flip, flip]).num_episodes == 6
+    assert with_symmetric_copies(episodes(), [flip, flip]).num_episodes == 6
     alone = episodes()
-    assert with_mirrored(alone, []) is alone
+    assert with_symmetric_copies(alone, []) is alone
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_what_is_no_map(values, quoted):
 )
 def test_a_symmetry_that_does_not_fit_the_data(observations, quoted):
     with pytest.raises(ValueError, match=quoted):
-        with_mirrored(episodes(), [Symmetry("flip", observations, FLIP)])
+        with_symmetric_copies(episodes(), [Symmetry("flip", observations, FLIP)])
 
 
 def test_images_are_refused():
     images = np.zeros((5, 2, 2, 3), np.uint8)
-    with pytest.raises(ValueError, match="'image', which are images"):
-        with_mirrored(episodes(observations={"image": images}), [Symmetry("flip", {"image": FLIP}, FLIP)])
+    with pytest.raises(ValueError, match="cannot map images such as 'image': leave"):
+        with_symmetric_copies(episodes(observations={"image": images}), [Symmetry("flip", {"image": FLIP}, FLIP)])
 
 
 @pytest.fixture

@@ -108,6 +108,21 @@ def test_inception_without_a_way_to_its_weights_says_what_to_do(tmp_path, monkey
         load_features(FeaturesConfig("inception", str(tmp_path / "absent.pth")), "cpu")
 
 
+@pytest.mark.parametrize("content", [b"", b"abc", b"PK\x03\x04 cut off"])
+def test_damaged_weights_of_inception_are_named(tmp_path, monkeypatch, content):
+    pytest.importorskip("torch_fidelity")
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"not in features\.path=\S+weights\.pth \(.+\): give another file"):
+        load_features(FeaturesConfig("inception", str(tmp_path / "weights.pth")), "cpu")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url",
+        lambda *_, **__: torch.load(tmp_path / "weights.pth"),
+    )
+    with pytest.raises(ValueError, match=r"downloaded to \S+cache/hub/checkpoints \(.+\): remove it there"):
+        load_features(FeaturesConfig("inception"), "cpu")
+
+
 def test_inception_gives_2048_features(tmp_path):
     inception = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     torch.manual_seed(0)

@@ -117,6 +117,17 @@ def test_seeds_that_were_trained_alike_are_evaluated_together(tmp_path, demonstr
     assert code == 2
     assert "not trained alike: learning_rate differs" in errors
 
+    swap = "{matrix: [[0, -1], [-1, 0]], offset: [512, 512]}"
+    maps = f"{{agent_pos: {swap}, block_pos: {swap}, block_rotation: {{matrix: [[0, 1], [1, 0]]}}}}"
+    mirror = f"data.symmetries=[{{name: mirror, observations: {maps}, action: {swap}}}]"
+    assert run_command("train_policy", *words, "seed=3", mirror, f"output={tmp_path / '3'}")[0] == 0
+    both = f"checkpoint=[{run_folder},{tmp_path / '3'}]"
+    code, _, errors = run_command("eval_policy", both, "overwrite=true", *common)
+    assert (code, errors.count("not trained alike: data.symmetries differs")) == (2, 1)
+    code, _, errors = run_command("eval_policy", f"checkpoint={tmp_path / '3'}", *common)
+    assert code == 0, errors
+    assert read_result(tmp_path / "3" / "evaluation" / "result.json").training.options["symmetries"] == "mirror"
+
 
 def test_another_version_and_damaged_files_are_refused(run_folder, run_command):
     checkpoint = (run_folder / "checkpoints" / "last").resolve()

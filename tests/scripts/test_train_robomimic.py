@@ -95,6 +95,7 @@ def test_train_and_evaluate(tmp_path, train, run_command):
         (["+data.observations.force={}"], "force"),
         (["data.observations.object={array: /states}"], "data.observations.object"),
         (["task=pusht"], "data.format=zarr"),
+        (["data.symmetries=[{name: m, observations: {}, action: {matrix: [[1]]}}]"], "data.symmetries cannot be used"),
         (["gmm_min_std=0"], "gmm_min_std must be positive, got 0"),
         (["environment.name=lfit"], "lfit"),
     ],
