@@ -59,7 +59,8 @@ def comparison(
     """Success rate or score against the number of sampling steps, and against the latency, of several policies.
 
     Args:
-        named: label -> result, of one task or of several: then a task has its colour and a policy its line style.
+        named: label -> result, of one task or of several: then a task has its colour and a policy its line style, where
+            that tells them apart.
         figure_of_merit: what is drawn.
         sources: the results files, to be written into the PNG.
 
@@ -70,6 +71,8 @@ def comparison(
     left, right = figure.subplots(1, 2, sharey=True)
     tasks = list(dict.fromkeys(result.task for result in named.values()))
     policies = list(dict.fromkeys(policy_label(result) for result in named.values()))
+    kinds = {(result.task, policy_label(result)) for result in named.values()}
+    by_task = len(tasks) > 1 and len(kinds) == len(named)
     hardware = usual_hardware([result.hardware for result in named.values()])
     for index, (name, result) in enumerate(named.items()):
         rows = sorted(result.rows, key=lambda row: row.steps)
@@ -78,9 +81,9 @@ def comparison(
         else:
             drawn = [(row.mean, row.mean - row.low, row.high - row.mean) for row in rows]
         merit, *spread = zip(*drawn, strict=True)
-        line = policies.index(policy_label(result)) if len(tasks) > 1 else index
+        line = policies.index(policy_label(result)) if by_task else index
         style = {
-            "color": _color(tasks.index(result.task) if len(tasks) > 1 else index),
+            "color": _color(tasks.index(result.task) if by_task else index),
             "marker": "osD^v"[line % 5],
             "linestyle": ("-", "--", ":", "-.")[line % 4],
             "label": name,

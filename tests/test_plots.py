@@ -49,6 +49,9 @@ def test_a_comparison_has_a_line_for_every_policy(figures, tmp_path):
     plots.comparison({"a": RESULT, "b": same, "c": replace(flow, task="can")})
     looks = [(line.get_color(), line.get_marker()) for line in figures[1].axes[0].lines if line.get_marker() in "os"]
     assert looks == [("C0", "o"), ("C1", "o"), ("C1", "s")], "a colour for the task, a mark for the objective"
+    plots.comparison({"a": RESULT, "b": replace(RESULT, name="longer"), "c": same})
+    looks = [line.get_color() for line in figures[2].axes[0].lines if line.get_marker() in "osD"]
+    assert looks == ["C0", "C1", "C2"], "where these are the same, a colour each"
 
 
 def test_latencies_of_other_hardware_are_not_drawn_beside(figures):
