@@ -60,10 +60,11 @@ def run(parts: Sequence[Part], *, whole: str, stage: str) -> None:
             except KeyboardInterrupt:
                 interrupted = True
     code = next((code for code in codes if code), 0)
-    number = -code if code < 0 else code - 128 if code > 128 else 0
+    number = -code if code < 0 else code - 128  # of the signal: the commands themselves end with 128 + number
     if interrupted or number in (signal.SIGINT, signal.SIGTERM):
-        raise TrainingInterrupted(f"{whole} was interrupted: the same command goes on", number or signal.SIGINT)
-    if number:
+        stopped_by = signal.SIGTERM if number == signal.SIGTERM else signal.SIGINT
+        raise TrainingInterrupted(f"{whole} was interrupted: the same command goes on", stopped_by)
+    if code < 0:
         reason = f"the stage '{stage}' was ended by signal {number}, {signal.strsignal(number)}"
         raise TrainingInterrupted(f"error: {reason}: the same command goes on with {whole}", number)
     if code:
