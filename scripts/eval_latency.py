@@ -18,7 +18,7 @@ from hydra_command import command
 from tqdm import tqdm
 
 from shortcut_policy.config import from_mapping
-from shortcut_policy.evaluation import Evaluation
+from shortcut_policy.episode_results import Evaluation
 from shortcut_policy.experiment import open_rollouts, roll_out
 from shortcut_policy.experiment_config import EnvironmentConfig
 from shortcut_policy.latency_results import LatencyResult, LatencyRow, latency_table, make_latency_row

@@ -38,7 +38,8 @@ from shortcut_policy.validation import held_out_loss, validate
 if TYPE_CHECKING:
     from gymnasium import Env
 
-    from shortcut_policy.evaluation import Environments, EpisodeResult, Evaluation
+    from shortcut_policy.episode_results import EpisodeResult, Evaluation
+    from shortcut_policy.evaluation import Environments
 
 SLOTS = 50
 """Rows of the padded batch in which episodes are evaluated; part of what makes a score reproducible."""

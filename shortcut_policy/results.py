@@ -1,22 +1,17 @@
 """Results: a claim is a file that the script which measured it wrote; tables are generated from it."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from shortcut_policy.config import read_json, to_mapping
+from shortcut_policy.episode_results import Evaluation
 from shortcut_policy.statistics import bootstrap_mean_interval, wilson_interval
-
-if TYPE_CHECKING:
-    from shortcut_policy.evaluation import Evaluation
-
 
 _PLAIN_LIST = re.compile(r"\[[^][{}\"]*\]")
 """A list, in JSON, that holds neither lists nor mappings nor texts."""

@@ -15,7 +15,8 @@ import pytest
 from gymnasium.spaces import Box, Dict
 
 import envs
-from shortcut_policy.evaluation import EpisodeResult, Evaluation, evaluate, evaluate_in, open_environments
+from shortcut_policy.episode_results import EpisodeResult, Evaluation
+from shortcut_policy.evaluation import evaluate, evaluate_in, open_environments
 from shortcut_policy.statistics import Interval
 
 # Workers cannot import this module, which imports the library that they must not load.

@@ -48,8 +48,9 @@ MAY_IMPORT = {
     "shortcut_policy.statistics": "numpy",
     "shortcut_policy.worker_processes": "",
     "shortcut_policy.rollout_workers": "numpy gymnasium cloudpickle shortcut_policy.worker_processes envs.hosting",
+    "shortcut_policy.episode_results": "numpy shortcut_policy.statistics",
     "shortcut_policy.evaluation": """numpy gymnasium
-        shortcut_policy.data shortcut_policy.statistics shortcut_policy.rollout_workers envs.hosting""",
+        shortcut_policy.episode_results shortcut_policy.rollout_workers envs.hosting""",
     "shortcut_policy.realtime": """numpy torch
         shortcut_policy.core shortcut_policy.nn shortcut_policy.data shortcut_policy.chunking
         shortcut_policy.pretrained shortcut_policy.config shortcut_policy.policy_config shortcut_policy.policy
@@ -78,7 +79,7 @@ MAY_IMPORT = {
     "shortcut_policy.gaussian_mixture": "torch",
     "shortcut_policy.objective_cost": "torch shortcut_policy.core",
     "shortcut_policy.results": """numpy
-        shortcut_policy.config shortcut_policy.evaluation shortcut_policy.statistics""",
+        shortcut_policy.config shortcut_policy.episode_results shortcut_policy.statistics""",
     "shortcut_policy.provenance": "torch",
     "shortcut_policy.plots": """numpy matplotlib shortcut_policy.results shortcut_policy.result_tables
         shortcut_policy.mixture_results shortcut_policy.latency_results shortcut_policy.diversity""",
