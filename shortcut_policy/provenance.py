@@ -31,7 +31,7 @@ def describe_hardware(device: torch.device) -> str:
         model = names[0] if names else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = torch.get_num_threads()
-    return f"{f'{threads} of ' if threads != cores else ''}{cores} CPU cores ({model})"
+    return f"{f'{threads} of ' if threads != cores else ''}{cores} CPU core{'' if cores == 1 else 's'} ({model})"
 
 
 def installed_versions() -> dict[str, str]:

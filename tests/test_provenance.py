@@ -1,10 +1,12 @@
 """Where figures come from."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from shortcut_policy import provenance
 
@@ -37,3 +39,14 @@ def test_changed_sources_make_a_commit_dirty_and_new_results_do_not(checkout):
 def test_there_is_no_commit_outside_git(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "file.py"))
     assert provenance.current_commit() == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "words"), [(1, 1, "1 CPU core ("), (2, 2, "2 CPU cores ("), (1, 2, "1 of 2 CPU cores (")]
+)
+def test_the_hardware_is_said_with_the_threads_that_compute_and_the_cores_that_there_are(
+    monkeypatch, threads, cores, words
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert provenance.describe_hardware(torch.device("cpu")).startswith(words)
