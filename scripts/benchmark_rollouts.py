@@ -154,7 +154,7 @@ def main(values: dict[str, Any]) -> None:
         raise FileExistsError(f"{target} exists: choose another result=, or say overwrite=true")
     bare, rollouts = measure(config)
     ratios = rollouts / bare
-    low, ratio, high = np.quantile(ratios, [0, 0.5, 1])
+    low, ratio, high = np.quantile(ratios, [0, 0.5, 1]).round(4)  # as the file has them
     print(f"{config.environment.name}, {config.num_envs} environments in {config.workers} processes")
     print(f"  bare simulator  {np.median(bare):9.1f} steps/s per core")
     print(f"  rollout workers {np.median(rollouts):9.1f} steps/s per core")
@@ -176,7 +176,7 @@ def main(values: dict[str, Any]) -> None:
                 "bare simulator": round(float(np.median(bare)), 1),
                 "rollout workers": round(float(np.median(rollouts)), 1),
             },
-            "ratio": round(float(ratio), 4),
+            "ratio": float(ratio),
             "ratios": [round(float(value), 4) for value in ratios],
         }
         target.parent.mkdir(parents=True, exist_ok=True)
