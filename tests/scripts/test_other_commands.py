@@ -106,7 +106,7 @@ def test_the_pages_are_what_results_and_examples_say():
         assert script["render"](page, figures=script["figures_from"](path)) == page, f"{path.name}: run `make readme`"
         for picture in re.findall(r"!\[[^]]*\]\(([^)]+\.png)\)", page):
             assert (path.parent / picture).exists(), f"{path.name} shows {picture}"
-    assert "<!-- result: pusht_one_step_late_small -->" in pages["README.md"]
+    assert "<!-- result: pusht_mirrored_one_step_s5_pred_late30 -->" in pages["README.md"]
     assert "<!-- file: examples/train_from_python.py -->" in pages["README.md"]
     for example in ("task/reach.yaml", "evaluate.py", "train.py"):
         assert f"<!-- file: examples/own_robot/{example} -->" in pages["custom_data.md"]
